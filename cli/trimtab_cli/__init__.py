@@ -1,0 +1,1 @@
+"""`trimtab`: the command line and the local mode."""

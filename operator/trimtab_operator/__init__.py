@@ -1,0 +1,1 @@
+"""The Kubernetes operator: reconciles pools and policies and moves GPU replicas between tiers."""

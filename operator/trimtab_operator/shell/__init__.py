@@ -1,0 +1,1 @@
+"""I/O around the core: the API server, Prometheus, the lease, metrics."""

@@ -1,0 +1,1 @@
+"""I/O around the core: sockets, the ONNX session, files, metrics."""
