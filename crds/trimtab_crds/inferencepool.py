@@ -1,0 +1,431 @@
+"""InferencePool: identical replicas of one model with one recipe on one GPU shape (`inferencepools.trimtab.dev`)."""
+
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from trimtab_crds.meta import API_VERSION, Condition, ObjectMeta, Rule, Spec, Status
+from trimtab_crds.scalars import Argument, Gpus, Label, Milliseconds, PositiveTokens, Replicas, Seconds
+
+KIND: Literal["InferencePool"] = "InferencePool"
+MANAGED_FLAGS = (
+    "--host",
+    "--port",
+    "--served-model-name",
+    "--max-model-len",
+    "--revision",
+    "--shutdown-timeout",
+)
+
+
+class Preset(StrEnum):
+    """A recipe for a kind of load; every choice it makes can be overridden field by field."""
+
+    BALANCED = "balanced"
+    INTERACTIVE = "interactive"
+    REASONING = "reasoning"
+    LONG_CONTEXT = "long-context"
+    THROUGHPUT = "throughput"
+    MEMORY_SAVER = "memory-saver"
+
+
+class SpeculationMethod(StrEnum):
+    """How the next tokens are guessed (vLLM `--speculative-config`, key `method`)."""
+
+    NONE = "none"
+    NGRAM = "ngram"
+    SUFFIX = "suffix"
+    MTP = "mtp"
+    EAGLE3 = "eagle3"
+    DFLASH = "dflash"
+    DRAFT_MODEL = "draft_model"
+
+
+class Quantization(StrEnum):
+    """Weight quantization. `checkpoint` uses what the checkpoint says; `fp8` and `nvfp4` quantize at load."""
+
+    CHECKPOINT = "checkpoint"
+    FP8 = "fp8"
+    NVFP4 = "nvfp4"
+    MXFP4 = "mxfp4"
+    INT8 = "int8"
+
+
+NEEDS_DRAFT = (SpeculationMethod.EAGLE3, SpeculationMethod.DFLASH, SpeculationMethod.DRAFT_MODEL)
+
+
+class Shape(Spec):
+    """The model's shape, as its Hugging Face `config.json` has it; the capacity model and recipes read it."""
+
+    parameters_millions: int = Field(description="Parameters, in millions.", ge=1, le=100_000_000)
+    active_parameters_millions: int | None = Field(
+        default=None,
+        description="Parameters used per token, in millions; smaller than all of them for MoE.",
+        ge=1,
+    )
+    layers: int = Field(description="Number of layers (`num_hidden_layers`).", ge=1, le=1000)
+    attention_heads: int = Field(description="Query heads (`num_attention_heads`).", ge=1, le=1024)
+    kv_heads: int = Field(description="Key and value heads (`num_key_value_heads`).", ge=1, le=1024)
+    head_dim: int = Field(description="Size of one head (`head_dim`).", ge=1, le=4096)
+    experts: int = Field(default=0, description="Experts per MoE layer; 0 for a dense model.", ge=0, le=10_000)
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.attentionHeads % self.kvHeads == 0",
+            lambda s: s.attention_heads % s.kv_heads == 0,
+            "model.shape.kvHeads {kvHeads} does not divide attentionHeads {attentionHeads}; "
+            "copy both from the model's config.json",
+        ),
+        Rule(
+            "!has(self.activeParametersMillions) || self.activeParametersMillions <= self.parametersMillions",
+            lambda s: s.active_parameters_millions is None or s.active_parameters_millions <= s.parameters_millions,
+            "model.shape.activeParametersMillions is above parametersMillions {parametersMillions}; lower it",
+        ),
+    )
+
+
+class Model(Spec):
+    """Which model the pool serves."""
+
+    name: str = Field(
+        description="What vLLM loads: a Hugging Face id (Qwen/Qwen3-8B) or an absolute path in the container.",
+        min_length=1,
+        max_length=512,
+        pattern=r"^(/[^\s]+|[A-Za-z0-9][\w.-]*(/[\w.-]+)?)$",
+    )
+    revision: str | None = Field(default=None, description="Branch, tag or commit of the model.", max_length=128)
+    served_name: str | None = Field(
+        default=None,
+        description="The name the engine answers to (`--served-model-name`); the pool's name when absent.",
+        min_length=1,
+        max_length=253,
+    )
+    context_tokens: PositiveTokens | None = Field(
+        default=None,
+        description="Prompt and answer together (`--max-model-len`); the model's own when absent.",
+    )
+    reasoning_parser: str | None = Field(
+        default=None,
+        description="vLLM's `--reasoning-parser` (qwen3, deepseek_r1, ...). Thinking budgets need one.",
+        pattern=r"^[a-z0-9_]+$",
+        max_length=64,
+    )
+    shape: Shape | None = Field(default=None, description="The model's shape; capacity and memory checks need it.")
+
+
+class EnvVar(Spec):
+    """One environment variable of the engine."""
+
+    name: str = Field(description="Name of the variable.", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)
+    value: str = Field(default="", description="Its value.", max_length=4096)
+
+
+class PodOverrides(Spec):
+    """What of the engine's pod the user sets; plain Kubernetes fields, checked by the API server."""
+
+    volumes: list[dict[str, Any]] = Field(
+        default_factory=list, description="Volumes of the pod, as in a PodSpec.", max_length=32
+    )
+    volume_mounts: list[dict[str, Any]] = Field(
+        default_factory=list, description="Where the engine's container mounts them.", max_length=32
+    )
+    requests: dict[str, str] = Field(
+        default_factory=dict,
+        description="Requests of the container besides its GPUs: cpu, memory.",
+        max_length=16,
+    )
+    limits: dict[str, str] = Field(
+        default_factory=dict,
+        description="Limits of the container besides its GPUs: cpu, memory.",
+        max_length=16,
+    )
+    image_pull_secrets: list[str] = Field(
+        default_factory=list, description="Secrets for pulling the image.", max_length=16
+    )
+    run_as_user: int = Field(default=1000, description="User id the engine runs as; root is refused.", ge=1)
+
+
+class Engine(Spec):
+    """The vLLM that runs in every replica."""
+
+    image: str = Field(
+        default="docker.io/vllm/vllm-openai:v0.32.0",
+        description="Image of the engine; pin it by tag or digest.",
+        min_length=1,
+        max_length=512,
+    )
+    version: str = Field(
+        default="0.32.0",
+        description="vLLM's version in that image: flags are resolved for it.",
+        pattern=r"^\d+\.\d+\.\d+$",
+        max_length=32,
+    )
+    command: list[Argument] = Field(
+        default_factory=lambda: ["vllm", "serve"],
+        description="What starts the engine; the model and the resolved flags follow.",
+        min_length=1,
+        max_length=16,
+    )
+    args: list[Argument] = Field(
+        default_factory=list,
+        description="More vLLM flags, after the resolved ones. They may not set what the recipe or the pool owns.",
+        max_length=64,
+    )
+    env: list[EnvVar] = Field(default_factory=list, description="Environment of the engine.", max_length=64)
+    pod: PodOverrides = Field(default_factory=PodOverrides, description="Overrides of the engine's pod.")
+
+
+class AcceleratorRef(Spec):
+    """The GPU shape of one replica."""
+
+    name: Label = Field(description="A name from the built-in catalogue (`trimtab accelerators` lists it).")
+    count: int = Field(default=1, description="GPUs per replica.", ge=1, le=64)
+
+
+class Toleration(Spec):
+    """A toleration of the engine's pods, as in a PodSpec."""
+
+    key: str | None = Field(default=None, description="Taint key; all taints when absent and operator is Exists.")
+    operator: Literal["Equal", "Exists"] = Field(default="Equal", description="Equal compares value, Exists does not.")
+    value: str | None = Field(default=None, description="Taint value.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Taint effect; all effects when absent."
+    )
+
+
+class Nodes(Spec):
+    """Which existing GPU nodes the replicas may run on."""
+
+    selector: dict[str, str] = Field(default_factory=dict, description="Labels a node must have.", max_length=32)
+    tolerations: list[Toleration] = Field(default_factory=list, description="Taints to tolerate.", max_length=32)
+
+
+class Speculation(Spec):
+    """Speculative decoding: guess several tokens, verify them in one step."""
+
+    method: SpeculationMethod = Field(description="How tokens are guessed; `none` switches a preset's choice off.")
+    tokens: int | None = Field(
+        default=None, description="Tokens guessed per step; the method's usual number if absent.", ge=1, le=64
+    )
+    model: str | None = Field(
+        default=None,
+        description="The draft: required for eagle3, dflash and draft_model.",
+        min_length=1,
+        max_length=512,
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!(self.method in ['eagle3', 'dflash', 'draft_model']) || has(self.model)",
+            lambda s: s.method not in NEEDS_DRAFT or s.model is not None,
+            "recipe.speculation.method {method} needs a draft; "
+            "set recipe.speculation.model to one trained for this model",
+        ),
+        Rule(
+            "(self.method in ['eagle3', 'dflash', 'draft_model']) || !has(self.model)",
+            lambda s: s.method in NEEDS_DRAFT or s.model is None,
+            "recipe.speculation.method {method} takes no draft; remove recipe.speculation.model",
+        ),
+    )
+
+
+class KvCache(Spec):
+    """The key-value cache."""
+
+    dtype: Literal["auto", "fp8", "fp8_e5m2"] = Field(
+        default="auto", description="Type of its entries (`--kv-cache-dtype`); fp8 halves its memory."
+    )
+
+
+class Parallelism(Spec):
+    """How one replica spreads over its GPUs. The product must be the GPUs per replica."""
+
+    tensor: int = Field(default=1, description="Tensor parallel size (`--tensor-parallel-size`).", ge=1, le=64)
+    pipeline: int = Field(default=1, description="Pipeline stages (`--pipeline-parallel-size`).", ge=1, le=64)
+
+
+class Batching(Spec):
+    """How much one step of the engine takes on."""
+
+    max_sequences: int | None = Field(
+        default=None, description="Sequences in one batch (`--max-num-seqs`).", ge=1, le=8192
+    )
+    max_batched_tokens: int | None = Field(
+        default=None, description="Tokens in one step (`--max-num-batched-tokens`).", ge=1, le=1_048_576
+    )
+    max_queued_requests: int | None = Field(
+        default=None, description="Requests that may wait before the engine answers 503.", ge=1, le=100_000
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.maxSequences) || !has(self.maxBatchedTokens) || self.maxBatchedTokens >= self.maxSequences",
+            lambda s: (s.max_sequences or 0) <= (s.max_batched_tokens or 1_048_576),
+            "recipe.batching.maxBatchedTokens is below maxSequences; "
+            "raise it: every running sequence needs one token a step",
+        ),
+    )
+
+
+class Recipe(Spec):
+    """The set of vLLM optimisations of a pool: a preset, and what overrides it."""
+
+    preset: Preset = Field(default=Preset.BALANCED, description="Where the choices start from.")
+    speculation: Speculation | None = Field(default=None, description="Speculative decoding.")
+    quantization: Quantization | None = Field(default=None, description="Weight quantization.")
+    kv_cache: KvCache | None = Field(default=None, description="The key-value cache.")
+    parallelism: Parallelism | None = Field(
+        default=None,
+        description="How a replica spreads over its GPUs; tensor parallel over all of them if absent.",
+    )
+    batching: Batching | None = Field(default=None, description="How much one step takes on.")
+    prefix_caching: bool | None = Field(default=None, description="Keep prefixes of earlier prompts (default on).")
+
+
+class Scaling(Spec):
+    """Lets a RoutingPolicy's rebalancer choose the number of replicas between two bounds."""
+
+    min_replicas: Replicas = Field(default=1, description="Never fewer.")
+    max_replicas: Replicas = Field(description="Never more.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            lambda s: s.min_replicas <= s.max_replicas,
+            "scaling.minReplicas {minReplicas} is above maxReplicas {maxReplicas}; "
+            "lower minReplicas or raise maxReplicas",
+        ),
+    )
+
+
+class Drain(Spec):
+    """How a replica that goes away ends its open answers."""
+
+    deadline_seconds: Seconds = Field(
+        default=300, description="How long running answers may take to end; then they are cut off."
+    )
+
+
+class Slo(Spec):
+    """Latency targets; the capacity of a replica is what it can do inside them."""
+
+    time_per_output_token_milliseconds: Milliseconds = Field(
+        default=100, description="Target for the time between two tokens of an answer."
+    )
+    time_to_first_token_milliseconds: Milliseconds = Field(
+        default=5000, description="Target for the wait before the first token."
+    )
+
+
+class Cost(Spec):
+    """What the GPUs cost; plans compare tiers by it."""
+
+    gpu_hour_milli: int = Field(
+        default=1000,
+        description="Price of one GPU hour in thousandths of a currency unit.",
+        ge=0,
+        le=1_000_000_000,
+    )
+
+
+class InferencePoolSpec(Spec):
+    """The desired state of a pool."""
+
+    model: Model = Field(description="Which model the pool serves.")
+    accelerator: AcceleratorRef = Field(description="The GPUs of one replica.")
+    engine: Engine = Field(default_factory=Engine, description="The vLLM that runs in every replica.")
+    nodes: Nodes = Field(default_factory=Nodes, description="Which GPU nodes the replicas may run on.")
+    recipe: Recipe = Field(default_factory=Recipe, description="The set of vLLM optimisations.")
+    replicas: Replicas = Field(default=1, description="Number of replicas; with `scaling`, the number to start from.")
+    scaling: Scaling | None = Field(
+        default=None, description="Bounds within which a RoutingPolicy's rebalancer moves the replicas."
+    )
+    drain: Drain = Field(default_factory=Drain, description="How a replica that goes away ends its answers.")
+    slo: Slo = Field(default_factory=Slo, description="Latency targets.")
+    cost: Cost = Field(default_factory=Cost, description="What the GPUs cost.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.scaling) || "
+            "(self.replicas >= self.scaling.minReplicas && self.replicas <= self.scaling.maxReplicas)",
+            lambda s: s.scaling is None or s.scaling.min_replicas <= s.replicas <= s.scaling.max_replicas,
+            "replicas {replicas} is outside scaling.minReplicas to scaling.maxReplicas; "
+            "set replicas to a number between them: the pool starts from it",
+        ),
+        Rule(
+            "!has(self.recipe.parallelism) || self.recipe.parallelism.tensor * self.recipe.parallelism.pipeline == "
+            "self.accelerator.count",
+            lambda s: (
+                s.recipe.parallelism is None
+                or s.recipe.parallelism.tensor * s.recipe.parallelism.pipeline == s.accelerator.count
+            ),
+            "recipe.parallelism.tensor times pipeline is not accelerator.count {accelerator.count}; "
+            "change one of them so that every GPU of a replica is used once",
+        ),
+        Rule(
+            "!self.engine.args.exists(a, ['--host', '--port', '--served-model-name', '--max-model-len', '--revision', "
+            "'--shutdown-timeout'].exists(f, a == f || a.startsWith(f + '=')))",
+            lambda s: not any(a.split("=", 1)[0] in MANAGED_FLAGS for a in s.engine.args),
+            "engine.args may not set --host, --port, --served-model-name, --max-model-len, --revision or "
+            "--shutdown-timeout; use spec.model and spec.drain instead",
+        ),
+    )
+
+
+class Dropped(Status):
+    """A part of the recipe that has no effect here and was left out."""
+
+    what: str = Field(description="The field and its value.")
+    why: str = Field(description="Why it was left out.")
+
+
+class PoolCapacity(Status):
+    """What one replica can do inside the SLO."""
+
+    prompt_tokens_per_second: int = Field(description="Prompt tokens one replica reads per second.")
+    output_tokens_per_second: int = Field(description="Tokens one replica writes per second at its largest batch.")
+    concurrent_sequences: int = Field(description="The largest batch inside the SLO and memory.")
+    source: Literal["measured", "fitted", "prior"] = Field(description="Where the figures come from.")
+
+
+class InferencePoolStatus(Status):
+    """What the operator observed; never an input."""
+
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        description="Ready, Reconciling, Stalled, RecipeValid.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    observed_generation: int | None = Field(default=None, description="The generation this status speaks of.")
+    replicas: Replicas = Field(default=0, description="Pods of the pool that exist.")
+    ready_replicas: Replicas = Field(default=0, description="Pods of the pool that answer.")
+    desired_replicas: Replicas = Field(default=0, description="Pods that the Deployment should have now.")
+    gpus: Gpus = Field(default=0, description="GPUs that the pool's pods hold now, ending ones included.")
+    selector: str = Field(default="", description="Label selector of the pods, for the scale subresource.")
+    flags: list[str] = Field(default_factory=list, description="The resolved flags after `vllm serve MODEL`.")
+    dropped: list[Dropped] = Field(default_factory=list, description="Parts of the recipe that were left out.")
+    capacity: PoolCapacity | None = Field(default=None, description="What one replica can do inside the SLO.")
+
+
+class InferencePool(BaseModel):
+    """The whole object."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+    api_version: Literal["trimtab.dev/v1alpha1"] = API_VERSION
+    kind: Literal["InferencePool"] = KIND
+    metadata: ObjectMeta
+    spec: InferencePoolSpec
+    status: InferencePoolStatus | None = None
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def served_name(self) -> str:
+        """The model name the engine answers to."""
+        return self.spec.model.served_name or self.metadata.name

@@ -1,0 +1,330 @@
+"""RoutingPolicy: tiers, budgets and how replicas follow demand (`routingpolicies.trimtab.dev`)."""
+
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic.alias_generators import to_camel
+
+from trimtab_crds.meta import API_VERSION, Condition, LocalReference, ObjectMeta, Rule, Spec, Status
+from trimtab_crds.scalars import Gpus, Label, Milliseconds, Percent, PositiveTokens, Replicas, Seconds, Tokens
+
+KIND: Literal["RoutingPolicy"] = "RoutingPolicy"
+_LIST_BY_NAME: dict[str, JsonValue] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+
+class RebalanceMode(StrEnum):
+    """What the rebalancer may do."""
+
+    OFF = "Off"
+    DRY_RUN = "DryRun"
+    APPLY = "Apply"
+
+
+class Budget(Spec):
+    """What one query may use on a tier."""
+
+    thinking_tokens: Tokens = Field(
+        default=0, description="Tokens of reasoning before the answer; 0 answers without thinking."
+    )
+    output_tokens: PositiveTokens = Field(default=1024, description="Tokens of the answer after the reasoning.")
+
+
+class Tier(Spec):
+    """A rung of the ladder, cheap to strong."""
+
+    name: Label = Field(description="Name of the tier; requests ask for it with `x-trimtab-tier`.")
+    pool_ref: LocalReference = Field(description="The InferencePool (trimtab.dev) that serves the tier.")
+    budget: Budget = Field(default_factory=Budget, description="What a query may use here unless its class says more.")
+    weight: int = Field(
+        default=1,
+        description="Worth of serving this tier when GPUs are short, relative to the others.",
+        ge=1,
+        le=1000,
+    )
+
+
+class ClassRule(Spec):
+    """Where queries of one class go; overrides the packaged table line by line."""
+
+    name: Label = Field(
+        description="Class of the query: math, code, knowledge, chat, ... (`trimtab explain` shows it)."
+    )
+    tier: Label = Field(description="Name of the tier that serves the class.")
+    budget: Budget | None = Field(default=None, description="Budget of the class; the tier's own when absent.")
+
+
+class ContextThreshold(Spec):
+    """Sends long prompts to a tier whose pool can hold them."""
+
+    min_prompt_tokens: PositiveTokens = Field(description="Prompts of at least this many (estimated) tokens.")
+    tier: Label = Field(description="Name of the tier that serves them.")
+
+
+class Manual(Spec):
+    """How a request may choose by hand."""
+
+    tier_header: bool = Field(default=True, description="Obey the header `x-trimtab-tier`.")
+    reasoning_effort: bool = Field(default=True, description="Obey `reasoning_effort` of the body.")
+    max_budget: Percent = Field(
+        default=100,
+        description="Highest budget a request may ask for (`x-trimtab-budget` or `trimtab.budget`); 0 forbids.",
+    )
+
+
+class Classifier(Spec):
+    """The model that looks at the query."""
+
+    deadline_milliseconds: Milliseconds = Field(
+        default=50, description="When a decision takes longer, the query goes to the default tier."
+    )
+    default_tier: Label | None = Field(
+        default=None, description="Safe tier for a miss or an unfamiliar query; the last tier when absent."
+    )
+    out_of_domain_percent: Percent = Field(
+        default=98,
+        description="Queries less familiar than this share of the training data go to the default tier; "
+        "100 switches it off.",
+    )
+
+
+class RouterResources(Spec):
+    """Requests and limits of one router pod."""
+
+    requests: dict[str, str] = Field(
+        default_factory=lambda: {"cpu": "250m", "memory": "256Mi"},
+        description="cpu and memory.",
+        max_length=8,
+    )
+    limits: dict[str, str] = Field(
+        default_factory=lambda: {"memory": "512Mi"}, description="cpu, memory.", max_length=8
+    )
+
+
+class Router(Spec):
+    """The router Deployment that serves the policy."""
+
+    replicas: Replicas = Field(default=1, description="Router pods.")
+    image: str | None = Field(
+        default=None,
+        description="Image of the router; the operator's own when absent.",
+        min_length=1,
+        max_length=512,
+    )
+    workers: int = Field(default=1, description="Processes per pod, one a core.", ge=1, le=64)
+    resources: RouterResources = Field(default_factory=RouterResources, description="Requests and limits of a pod.")
+
+
+class GpuBudget(Spec):
+    """The most GPUs of one kind that the policy's pools may hold together, at every instant."""
+
+    accelerator: Label = Field(description="A name from the accelerator catalogue.")
+    gpus: Gpus = Field(description="GPUs of that kind, starting and ending replicas included.")
+
+
+class PrometheusSource(Spec):
+    """Where demand is read from."""
+
+    url: str = Field(
+        default="http://prometheus-operated.monitoring.svc:9090",
+        description="Address of the Prometheus that scrapes the routers.",
+        pattern=r"^https?://[^\s/]+(/[^\s]*)?$",
+        max_length=512,
+    )
+
+
+class Rebalance(Spec):
+    """How replicas follow the demand for tiers."""
+
+    mode: RebalanceMode = Field(
+        default=RebalanceMode.DRY_RUN, description="Off, DryRun (decide and report only) or Apply."
+    )
+    gpu_budget: list[GpuBudget] = Field(
+        default_factory=list,
+        description="GPU budgets, one per accelerator. Apply needs one for every accelerator of the tiers' pools.",
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["accelerator"]},
+    )
+    prometheus: PrometheusSource = Field(default_factory=PrometheusSource, description="Where demand is read from.")
+    interval_seconds: Seconds = Field(default=15, description="Time between two decisions.")
+    window_seconds: Seconds = Field(
+        default=300,
+        description="Demand is the mean over this time; bursts shorter than a cold start are not chased.",
+    )
+    cooldown_seconds: Seconds = Field(default=60, description="Rest between two moves.")
+    min_gain_percent: Percent = Field(
+        default=2, description="Move only when the expected share of demand served rises by this many points."
+    )
+    max_utilization_percent: int = Field(default=85, description="How full a replica is planned to be.", ge=10, le=100)
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.mode != 'Apply' || self.gpuBudget.size() > 0",
+            lambda s: s.mode is not RebalanceMode.APPLY or len(s.gpu_budget) > 0,
+            "rebalance.mode Apply needs rebalance.gpuBudget; add one entry for every accelerator of the tiers' pools",
+        ),
+        Rule(
+            "self.windowSeconds >= self.intervalSeconds",
+            lambda s: s.window_seconds >= s.interval_seconds,
+            "rebalance.windowSeconds {windowSeconds} is below intervalSeconds {intervalSeconds}; "
+            "raise windowSeconds or lower intervalSeconds",
+        ),
+    )
+
+
+def _tier_names(spec: "RoutingPolicySpec") -> set[str]:
+    return {tier.name for tier in spec.tiers}
+
+
+class RoutingPolicySpec(Spec):
+    """The desired state of a policy."""
+
+    models: list[str] = Field(
+        default_factory=lambda: ["auto"],
+        description="The model names that requests ask for to be routed by this policy.",
+        min_length=1,
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    tiers: list[Tier] = Field(
+        description="The ladder, cheap to strong.",
+        min_length=1,
+        max_length=16,
+        json_schema_extra=_LIST_BY_NAME,
+    )
+    classes: list[ClassRule] = Field(
+        default_factory=list,
+        description="Lines of the class table that replace the packaged ones.",
+        max_length=32,
+        json_schema_extra=_LIST_BY_NAME,
+    )
+    quality: Percent = Field(
+        default=50,
+        description="The cost-quality knob: 0 is the cheapest that may do, 100 the strongest always.",
+    )
+    manual: Manual = Field(default_factory=Manual, description="How a request may choose by hand.")
+    context: list[ContextThreshold] = Field(
+        default_factory=list, description="Prompt lengths that select a tier.", max_length=16
+    )
+    classifier: Classifier = Field(default_factory=Classifier, description="The model that looks at the query.")
+    router: Router = Field(default_factory=Router, description="The router Deployment.")
+    rebalance: Rebalance = Field(default_factory=Rebalance, description="How replicas follow demand.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.classes.all(c, self.tiers.exists(t, t.name == c.tier))",
+            lambda s: all(c.tier in _tier_names(s) for c in s.classes),
+            "classes[].tier names a tier that is not in tiers[]; use the name of one of the tiers or add it",
+        ),
+        Rule(
+            "self.context.all(c, self.tiers.exists(t, t.name == c.tier))",
+            lambda s: all(c.tier in _tier_names(s) for c in s.context),
+            "context[].tier names a tier that is not in tiers[]; use the name of one of the tiers or add it",
+        ),
+        Rule(
+            "!has(self.classifier.defaultTier) || self.tiers.exists(t, t.name == self.classifier.defaultTier)",
+            lambda s: s.classifier.default_tier is None or s.classifier.default_tier in _tier_names(s),
+            "classifier.defaultTier names a tier that is not in tiers[]; use the name of one of the tiers or add it",
+        ),
+        Rule(
+            "self.tiers.all(t, self.tiers.exists_one(u, u.name == t.name))",
+            lambda s: len(_tier_names(s)) == len(s.tiers),
+            "tiers[].name is used twice; give every tier a name of its own",
+        ),
+        Rule(
+            "self.tiers.all(t, self.tiers.exists_one(u, u.poolRef.name == t.poolRef.name))",
+            lambda s: len({t.pool_ref.name for t in s.tiers}) == len(s.tiers),
+            "tiers[].poolRef.name is used twice; "
+            "give every tier a pool of its own so that its demand can be told apart",
+        ),
+    )
+
+
+class Demand(Status):
+    """What a tier was asked for, over the window."""
+
+    requests_per_minute: int = Field(description="Requests admitted to the tier per minute.")
+    prompt_tokens_per_minute: int = Field(description="Prompt tokens per minute.")
+    output_tokens_per_minute: int = Field(description="Output tokens per minute, as expected at admission.")
+
+
+class ReplicaCounts(Status):
+    """Replicas of a tier's pool."""
+
+    desired: Replicas = Field(description="What the rebalancer wants.")
+    ready: Replicas = Field(description="Answering.")
+    starting: Replicas = Field(description="Loading the model or waiting for a node.")
+    draining: Replicas = Field(description="Ending; they still hold their GPUs.")
+
+
+class TierStatus(Status):
+    """How a tier stands."""
+
+    name: str = Field(description="Name of the tier.")
+    pool: str = Field(description="Name of its pool.")
+    demand: Demand | None = Field(default=None, description="Absent while metrics are missing.")
+    replicas: ReplicaCounts = Field(description="Replicas of its pool.")
+    coverage_percent: int | None = Field(default=None, description="Share of the demand that ready replicas can serve.")
+    limited_by: str = Field(
+        default="",
+        description="What keeps it from more: Budget, MaxReplicas, MinReplicas, Cooldown, MissingData, "
+        "BelowGainThreshold, WaitingForGpus, DryRun, Off or nothing.",
+    )
+
+
+class GpuUse(Status):
+    """A GPU budget and what is held of it."""
+
+    accelerator: str = Field(description="Name from the catalogue.")
+    budget: Gpus = Field(description="The most that may be held.")
+    held: Gpus = Field(description="What the pools' pods hold now.")
+
+
+class Move(Status):
+    """The last step of the rebalancer."""
+
+    time: str = Field(description="When, RFC 3339.")
+    pool: str = Field(description="The pool whose replicas changed.")
+    from_replicas: Replicas = Field(description="Before.")
+    to_replicas: Replicas = Field(description="After.")
+    reason: str = Field(description="A sentence.")
+    expected_gain_percent: int = Field(default=0, description="Expected rise of the share of demand served.")
+
+
+class RoutingPolicyStatus(Status):
+    """What the operator observed; never an input."""
+
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        description="Ready, Reconciling, Stalled, MetricsAvailable.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    observed_generation: int | None = Field(default=None, description="The generation this status speaks of.")
+    config_hash: str = Field(default="", description="Hash of the document the routers read.")
+    router_ready_replicas: Replicas = Field(default=0, description="Router pods that answer.")
+    address: str = Field(default="", description="Where OpenAI clients connect, inside the cluster.")
+    tiers: list[TierStatus] = Field(default_factory=list, description="Every tier.", json_schema_extra=_LIST_BY_NAME)
+    gpus: list[GpuUse] = Field(
+        default_factory=list,
+        description="Budgets and what is held.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["accelerator"]},
+    )
+    decision: str = Field(default="", description="What the rebalancer decided last, and why.")
+    last_move: Move | None = Field(default=None, description="The last step of the rebalancer.")
+
+
+class RoutingPolicy(BaseModel):
+    """The whole object."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+    api_version: Literal["trimtab.dev/v1alpha1"] = API_VERSION
+    kind: Literal["RoutingPolicy"] = KIND
+    metadata: ObjectMeta
+    spec: RoutingPolicySpec
+    status: RoutingPolicyStatus | None = None
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"

@@ -1,0 +1,135 @@
+"""RouterConfig: the one document that the operator writes and the router reads (JSON).
+
+The operator compiles it from a RoutingPolicy and its pools; `trimtab compile` writes the same from files. The
+router needs nothing else and no Kubernetes permission: a pool's replicas are found by its headless Service's name
+or are listed as addresses.
+"""
+
+import hashlib
+import json
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+FORMAT: Literal[1] = 1
+
+
+class Wire(BaseModel):
+    """Base of the document's parts."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+
+class PoolConfig(Wire):
+    """A pool as the router sees it."""
+
+    name: str
+    served_name: str
+    """The model name that the engine answers to; requests are rewritten to it."""
+    host: str | None = None
+    """DNS name whose addresses are the replicas (a headless Service), resolved again and again."""
+    port: int = 8000
+    addresses: list[str] = Field(default_factory=list)
+    """`host:port` of every replica, where there is no DNS name."""
+    context_tokens: int | None = None
+    reasoning: bool = False
+    """The engine has a reasoning parser, so `thinking_token_budget` may be sent."""
+    drops_sampling: list[str] = Field(default_factory=list)
+    """Request fields this pool's engine refuses (speculation refuses `min_p` and `logit_bias`)."""
+    prompt_token_seconds: float = 0.0
+    """GPU seconds one prompt token costs (0 when the capacity is unknown)."""
+    output_token_seconds: float = 0.0
+    """GPU seconds one output token costs at the batch the pool is planned for."""
+    output_token_latency_seconds: float = 0.0
+    """Time between two tokens of one answer."""
+    gpu_hour_milli: int = 1000
+    """Price of a GPU hour in thousandths of a currency unit."""
+
+    @model_validator(mode="after")
+    def _has_replicas(self) -> Self:
+        if self.host is not None and self.addresses:
+            raise ValueError(f"pool {self.name}: give host or addresses, not both")
+        return self
+
+
+class TierConfig(Wire):
+    """A tier: its pool and its default budget."""
+
+    name: str
+    pool: str
+    thinking_tokens: int = 0
+    output_tokens: int = 1024
+
+
+class ClassConfig(Wire):
+    """A line of the class table."""
+
+    name: str
+    tier: str
+    thinking_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class ContextConfig(Wire):
+    """A prompt length that selects a tier."""
+
+    min_prompt_tokens: int
+    tier: str
+
+
+class ManualConfig(Wire):
+    """How a request may choose by hand."""
+
+    tier_header: bool = True
+    reasoning_effort: bool = True
+    max_budget: int = 100
+
+
+class ClassifierConfig(Wire):
+    """How the classifier's answer is used."""
+
+    deadline_milliseconds: int = 50
+    default_tier: str
+    out_of_domain_percent: int = 98
+
+
+class RouterConfig(Wire):
+    """The whole document. Tiers are ordered cheap to strong; every name it uses is defined in it."""
+
+    format: Literal[1] = FORMAT
+    policy: str
+    """`namespace/name` of the policy; the label `policy` of every metric."""
+    models: list[str]
+    tiers: list[TierConfig] = Field(min_length=1)
+    pools: list[PoolConfig]
+    classes: list[ClassConfig] = Field(default_factory=list)
+    quality: int = 50
+    manual: ManualConfig = Field(default_factory=ManualConfig)
+    context: list[ContextConfig] = Field(default_factory=list)
+    classifier: ClassifierConfig
+
+    @model_validator(mode="after")
+    def _names_are_defined(self) -> Self:
+        tiers, pools = {t.name for t in self.tiers}, {p.name for p in self.pools}
+        used = [("classes", c.tier) for c in self.classes] + [("context", c.tier) for c in self.context]
+        used.append(("classifier.defaultTier", self.classifier.default_tier))
+        for where, tier in used:
+            if tier not in tiers:
+                raise ValueError(f"{where} names tier {tier!r}, which is not in tiers: {', '.join(sorted(tiers))}")
+        for t in self.tiers:
+            if t.pool not in pools:
+                raise ValueError(f"tiers: {t.name} names pool {t.pool!r}, which is not in pools")
+        return self
+
+    def pool(self, name: str) -> PoolConfig:
+        """The pool of that name; the document defines every name it uses."""
+        return next(p for p in self.pools if p.name == name)
+
+    def document(self) -> str:
+        """The JSON text, keys sorted, so that equal configurations are equal bytes."""
+        return json.dumps(self.model_dump(by_alias=True, exclude_none=True), sort_keys=True, indent=1) + "\n"
+
+    def digest(self) -> str:
+        """Sixteen hex digits that name this content."""
+        return hashlib.sha256(self.document().encode()).hexdigest()[:16]
