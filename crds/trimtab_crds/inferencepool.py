@@ -163,7 +163,7 @@ class Engine(Spec):
         max_length=32,
     )
     command: list[Argument] = Field(
-        default_factory=lambda: ["vllm", "serve"],
+        default=["vllm", "serve"],
         description="What starts the engine; the model and the resolved flags follow.",
         min_length=1,
         max_length=16,

@@ -92,13 +92,11 @@ class RouterResources(Spec):
     """Requests and limits of one router pod."""
 
     requests: dict[str, str] = Field(
-        default_factory=lambda: {"cpu": "250m", "memory": "256Mi"},
+        default={"cpu": "250m", "memory": "256Mi"},
         description="cpu and memory.",
         max_length=8,
     )
-    limits: dict[str, str] = Field(
-        default_factory=lambda: {"memory": "512Mi"}, description="cpu, memory.", max_length=8
-    )
+    limits: dict[str, str] = Field(default={"memory": "512Mi"}, description="cpu, memory.", max_length=8)
 
 
 class Router(Spec):
@@ -180,7 +178,7 @@ class RoutingPolicySpec(Spec):
     """The desired state of a policy."""
 
     models: list[str] = Field(
-        default_factory=lambda: ["auto"],
+        default=["auto"],
         description="The model names that requests ask for to be routed by this policy.",
         min_length=1,
         max_length=16,
