@@ -103,7 +103,7 @@ class Rates:
     """What one replica can do inside the target.
 
     `prompt_tokens_per_second` is the speed of reading prompts alone, `output_tokens_per_second` that of writing alone
-    at `batch` sequences; a mix shares the replica's time, so a request takes `input / prompt rate + output / output rate`
+    at `batch` sequences. A mix shares the replica's time: a request takes `input / prompt rate + output / output rate`
     replica-seconds, and `requests_per_second` is one over that. `time_per_output_token_seconds` is what a running
     sequence then sees, prompts of others included. All rates are 0 when the model does not fit.
     """

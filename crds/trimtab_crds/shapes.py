@@ -13,10 +13,10 @@ from typing import TypedDict
 class ModelShape:
     """The numbers of a model that its speed depends on.
 
-    `active_parameters` are those used per token (all of them in a dense model, but for the input embedding). Layers beyond `full_attention_layers`
-    look back `window_tokens` only (0 for linear attention, whose state does not grow). `latent_kv` is MLA: one latent
-    of `head_dim` elements a token instead of a key and a value. `query_width` is query heads times the size of a head;
-    0 means eight query heads per key head.
+    `active_parameters` are those used per token: in a dense model all but the input embedding. Layers beyond
+    `full_attention_layers` look back `window_tokens` only (0 for linear attention, whose state does not grow).
+    `latent_kv` is MLA: one latent of `head_dim` elements a token instead of a key and a value. `query_width` is query
+    heads times the size of a head; 0 means eight query heads per key head.
     """
 
     parameters: int
