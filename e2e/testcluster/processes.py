@@ -1,0 +1,172 @@
+"""Starts servers, records them by pid and start time, and ends exactly those.
+
+The record is a file, so that another process (`scripts/controlplane down`, or the watchman of a test run
+that was killed) can end what was started. A pid alone could by then be somebody else's.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from testcluster.commands import tail
+from testcluster.errors import StartError
+from testcluster.paths import ROOT
+
+RECORD = "processes.json"
+
+
+def start_time(pid: int) -> str | None:
+    """The process's start in clock ticks since boot; None where it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def wait_until(what: str, check: Callable[[], Any], timeout_seconds: float = 60, every_seconds: float = 0.1) -> Any:
+    """The first true value of `check`; an OSError or ValueError of it counts as not yet."""
+    deadline = time.monotonic() + timeout_seconds
+    last: Exception | None = None
+    while True:
+        try:
+            if value := check():
+                return value
+        except (OSError, ValueError) as error:
+            last = error
+        if time.monotonic() > deadline:
+            reason = f"; last error: {last}" if last else ""
+            raise TimeoutError(f"not within {timeout_seconds:g} s: {what}{reason}")
+        time.sleep(every_seconds)
+
+
+class Processes:
+    """The servers of one state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self, name: str, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a server in a session of its own; its output goes to NAME.log."""
+        with self.log(name).open("ab") as log:
+            child = subprocess.Popen(
+                [str(a) for a in argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=env,
+                start_new_session=True,
+            )
+        self._children[name] = child
+        self.record(name, child.pid)
+        return child
+
+    def record(self, name: str, pid: int) -> None:
+        """Note a process for `stop_recorded`."""
+        entries = recorded(self.folder) | {name: {"pid": pid, "started": start_time(pid)}}
+        _write(self.folder / RECORD, entries)
+
+    def log(self, name: str) -> Path:
+        """The file that the server writes its output to."""
+        return self.folder / f"{name}.log"
+
+    def alive(self, name: str) -> bool:
+        """Whether the server still runs."""
+        child = self._children.get(name)
+        if child:
+            return child.poll() is None
+        entry = recorded(self.folder).get(name)
+        return entry is not None and _runs(entry)
+
+    def wait_ready(self, name: str, check: Callable[[], Any], timeout_seconds: float = 90) -> None:
+        """Wait until `check` is true; StartError with the log's end when the server ends or stays silent."""
+
+        def ready_or_dead() -> bool:
+            return not self.alive(name) or bool(check())
+
+        try:
+            wait_until(f"{name} ready", ready_or_dead, timeout_seconds)
+        except TimeoutError as error:
+            raise StartError(f"{error}\n{tail(self.log(name))}") from None
+        if not self.alive(name):
+            raise StartError(f"{name} ended while starting:\n{tail(self.log(name))}")
+
+    def stop(self, name: str, with_signal: int = signal.SIGKILL, timeout_seconds: float = 10) -> None:
+        """End one server and wait for its end; SIGKILL after the timeout."""
+        child = self._children.pop(name)
+        if child.poll() is None:
+            child.send_signal(with_signal)
+        try:
+            child.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        entries = recorded(self.folder)
+        entries.pop(name, None)
+        _write(self.folder / RECORD, entries)
+
+    def stop_all(self) -> None:
+        """End all servers, the last started first. Their state is thrown away: nothing to flush."""
+        stop_recorded(self.folder)
+        for child in self._children.values():
+            child.wait()
+        self._children.clear()
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """The processes noted in a state folder, in the order of their start."""
+    return _read(folder / RECORD)
+
+
+def stop_recorded(folder: Path, timeout_seconds: float = 10) -> None:
+    """End the processes noted in a state folder, and no other one that has a pid of theirs by now."""
+    entries = [e for e in reversed(recorded(folder).values()) if _runs(e)]
+    for entry in entries:
+        try:
+            os.kill(entry["pid"], signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    wait_until("end of killed processes", lambda: not any(map(_runs, entries)), timeout_seconds)
+    if entries:
+        _write(folder / RECORD, {})
+
+
+def _runs(entry: Mapping[str, Any]) -> bool:
+    return start_time(entry["pid"]) == entry["started"]
+
+
+def start_watchman(folder: Path) -> subprocess.Popen[bytes]:
+    """A process that outlives this one by a moment: when this one is gone, it removes what is in `folder`.
+
+    It waits for the end of its standard input, which the kernel brings about however this process ends.
+    """
+    env = os.environ | {"PYTHONPATH": str(ROOT / "e2e")}
+    argv = [sys.executable, "-m", "testcluster.watchman", str(folder)]
+    with (folder / "watchman.log").open("ab") as log:
+        return subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=log, stderr=log, env=env, cwd="/", start_new_session=True
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return content
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(content))
+    new.replace(path)

@@ -1,0 +1,45 @@
+"""Removes what a state folder's servers have left: processes, cgroups, interface, the folder itself."""
+
+import os
+import shutil
+import subprocess
+from functools import partial
+from pathlib import Path
+
+from testcluster.processes import stop_recorded, wait_until
+
+CGROUPS = Path("/sys/fs/cgroup")
+NODE_MARK = "node.json"
+"""Lies in the state folder of a real node: its cgroups and its interface are then this folder's to remove."""
+NODE_CGROUP = "trimtab-test"
+NODE_LINK = "trimtab0"
+
+
+def tear_down(folder: Path) -> None:
+    """End the folder's processes and remove all traces; a folder that is gone is fine."""
+    if not folder.exists():
+        return
+    stop_recorded(folder)
+    if (folder / NODE_MARK).exists():
+        # It goes with the node's network namespace, but only a moment later.
+        subprocess.run(["ip", "link", "del", NODE_LINK], stderr=subprocess.DEVNULL, check=False)
+        for top in node_cgroups():
+            remove_cgroup(top)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def node_cgroups() -> list[Path]:
+    """The node's folder in each hierarchy of cgroup v1, or the one of v2."""
+    return [p for p in (CGROUPS / NODE_CGROUP, *CGROUPS.glob(f"*/{NODE_CGROUP}")) if p.is_dir()]
+
+
+def remove_cgroup(top: Path) -> None:
+    """Remove a cgroup and those below it; each is busy until its last process has been reaped."""
+    for name, _, _ in os.walk(top, topdown=False):
+        folder = Path(name)
+        wait_until(f"empty {folder}", partial(_removed, folder), 10)
+
+
+def _removed(folder: Path) -> bool:
+    folder.rmdir()
+    return True
