@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +102,11 @@ class Processes:
         if not self.alive(name):
             raise StartError(f"{name} ended while starting:\n{tail(self.log(name))}")
 
-    def stop(self, name: str, with_signal: int = signal.SIGKILL, timeout_seconds: float = 10) -> None:
-        """End one server and wait for its end; SIGKILL after the timeout."""
+    def stop(self, name: str) -> None:
+        """End one server with the processes that it started, and wait for its end."""
         child = self._children.pop(name)
-        if child.poll() is None:
-            child.send_signal(with_signal)
-        try:
-            child.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        _kill_group(child.pid)
+        child.wait()
         entries = recorded(self.folder)
         entries.pop(name, None)
         _write(self.folder / RECORD, entries)
@@ -132,13 +128,19 @@ def stop_recorded(folder: Path, timeout_seconds: float = 10) -> None:
     """End the processes noted in a state folder, and no other one that has a pid of theirs by now."""
     entries = [e for e in reversed(recorded(folder).values()) if _runs(e)]
     for entry in entries:
-        try:
-            os.kill(entry["pid"], signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+        _kill_group(entry["pid"])
     wait_until("end of killed processes", lambda: not any(map(_runs, entries)), timeout_seconds)
     if entries:
         _write(folder / RECORD, {})
+
+
+def _kill_group(leader: int) -> None:
+    """Kill a server and its children: each server leads a session of its own, its pid is the group's name.
+
+    The state is thrown away with it: there is nothing that it should still write.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _runs(entry: Mapping[str, Any]) -> bool:

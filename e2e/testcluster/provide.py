@@ -3,10 +3,11 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from testcluster import vllm
 from testcluster.binaries import Binaries, locate
 from testcluster.build import CONTROL_PLANE
 from testcluster.cluster import Cluster
@@ -15,6 +16,7 @@ from testcluster.errors import UnavailableError
 from testcluster.processes import start_watchman
 from testcluster.progress import Progress
 from testcluster.teardown import tear_down
+from testcluster.vllm import VllmServer
 
 EXISTING = "TRIMTAB_TEST_KUBECONFIG"
 WAYS = (
@@ -81,3 +83,10 @@ def prometheus(progress: Progress) -> Path:
             "a real Prometheus is needed: set TRIMTAB_CONTROLPLANE_BIN to a folder with prometheus and promtool, "
             f"or run `scripts/controlplane build prometheus`. What was tried: {error}"
         ) from error
+
+
+@contextmanager
+def real_vllm(progress: Progress, extra: Sequence[str] = ()) -> Iterator[VllmServer]:
+    """A real `vllm serve` of the tiny model on loopback, with `extra` flags."""
+    with state_folder() as folder, vllm.serve(folder, progress, extra) as server:
+        yield server

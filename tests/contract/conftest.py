@@ -9,6 +9,7 @@ from testcluster import provide
 from testcluster.cluster import Cluster
 from testcluster.errors import UnavailableError
 from testcluster.pytesting import limit_test_alone, provided, unavailable, visible
+from testcluster.vllm import VllmServer
 
 SERVERS = frozenset({"api_server", "prometheus_binary", "real_vllm"})
 
@@ -34,3 +35,10 @@ def prometheus_binary(request: pytest.FixtureRequest) -> Path:
         return provide.prometheus(visible(request.config))
     except UnavailableError as error:
         unavailable(error)
+
+
+@pytest.fixture(scope="session")
+def real_vllm(request: pytest.FixtureRequest) -> Iterator[VllmServer]:
+    """A real `vllm serve` of a tiny random model with thinking: `.base_url` (no path), `.model`, `.log`, `.pid`."""
+    with provided(provide.real_vllm(visible(request.config))) as server:
+        yield server
