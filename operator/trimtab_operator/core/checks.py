@@ -1,0 +1,170 @@
+"""What vLLM would refuse, ignore or die of, found before a pod starts.
+
+Every check takes the pool, its choices and the GPU and yields sentences that name the field, the value and the fix.
+The rules are those of vLLM 0.32 and 0.33: argument and configuration checks, and what only fails while weights load.
+"""
+
+from collections.abc import Callable, Iterator
+
+from trimtab_crds.accelerators import Accelerator
+from trimtab_crds.capacity import Replica
+from trimtab_crds.inferencepool import InferencePool, Quantization, SpeculationMethod
+from trimtab_operator.core.choices import Choices, checkpoint_bits, engine_defaults
+from trimtab_operator.core.engineargs import refused_args
+from trimtab_operator.core.replica import replica_of
+
+Check = Callable[[InferencePool, Choices, Accelerator], Iterator[str]]
+KNOWN_VERSIONS = ("0.32", "0.33")
+_GIB = 2**30
+_DRAFT_IN_STAGES = (SpeculationMethod.EAGLE3, SpeculationMethod.DFLASH)
+
+
+def version(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """Flags differ between versions; those of an unknown one are a guess."""
+    asked = pool.spec.engine.version
+    if asked.rsplit(".", 1)[0] not in KNOWN_VERSIONS:
+        known = " and ".join(f"{v}.x" for v in KNOWN_VERSIONS)
+        yield f"engine.version {asked} is not known; flags can be resolved for {known}: set engine.image and version"
+
+
+def parallelism(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """vLLM shards whole heads and whole layers."""
+    shape, tensor = pool.spec.model.shape, chosen.tensor
+    if shape is None:
+        return
+    fix = "set recipe.parallelism so that tensor times pipeline is accelerator.count"
+    if shape.attention_heads % tensor:
+        yield (
+            f"recipe.parallelism.tensor {tensor} does not divide model.shape.attentionHeads {shape.attention_heads}; "
+            f"{fix} and tensor divides it"
+        )
+    elif shape.kv_heads % tensor and tensor % shape.kv_heads:
+        yield (
+            f"recipe.parallelism.tensor {tensor} and model.shape.kvHeads {shape.kv_heads} do not divide each other; "
+            f"{fix} and one divides the other"
+        )
+    if chosen.pipeline > shape.layers:
+        yield (
+            f"recipe.parallelism.pipeline {chosen.pipeline} is above model.shape.layers {shape.layers}; "
+            "a stage needs at least one layer: lower it"
+        )
+
+
+def quantization(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """Quantization that the checkpoint already has, or that covers nothing of the model."""
+    model, asked = pool.spec.model, chosen.quantization
+    if asked is Quantization.CHECKPOINT:
+        return
+    native_mxfp4 = asked is Quantization.MXFP4 and any(n in model.name.lower() for n in ("mxfp4", "gpt-oss"))
+    if checkpoint_bits(model) and not native_mxfp4:
+        yield (
+            f"recipe.quantization {asked}: model.name {model.name} is a quantized checkpoint already; "
+            "set recipe.quantization to checkpoint"
+        )
+    elif asked is Quantization.MXFP4 and not native_mxfp4:
+        yield from _mxfp4(pool)
+
+
+def _mxfp4(pool: InferencePool) -> Iterator[str]:
+    shape = pool.spec.model.shape
+    if shape is None:
+        yield (
+            "recipe.quantization mxfp4 covers MoE experts only and model.shape does not say whether there are any; "
+            "set model.shape, or set recipe.quantization to fp8 or checkpoint"
+        )
+    elif shape.experts == 0:
+        yield (
+            "recipe.quantization mxfp4 has no effect on a dense model (model.shape.experts 0): vLLM quantizes MoE "
+            "experts only and says nothing; set recipe.quantization to fp8 or int8"
+        )
+
+
+def kv_cache(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """vLLM refuses fp8_e5m2 entries beside fp8 weights."""
+    fp8_weights = chosen.quantization is Quantization.FP8 or "fp8" in pool.spec.model.name.lower()
+    if chosen.kv_dtype == "fp8_e5m2" and fp8_weights:
+        yield (
+            "recipe.kvCache.dtype fp8_e5m2 is refused by vLLM beside fp8 weights; "
+            "set recipe.kvCache.dtype to fp8 or recipe.quantization to another type"
+        )
+
+
+def speculation(_pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
+    """Drafts across pipeline stages, and steps too small for the tokens that are guessed."""
+    asked = chosen.speculation
+    if asked is None:
+        return
+    if asked.method in _DRAFT_IN_STAGES and chosen.pipeline > 1:
+        yield (
+            f"recipe.speculation.method {asked.method} needs hidden states of all layers, which pipeline stages do not "
+            f"pass on; set recipe.parallelism.pipeline {chosen.pipeline} to 1 or use another method"
+        )
+    default_sequences, default_tokens = engine_defaults(gpu)
+    tokens = chosen.max_batched_tokens or default_tokens
+    needed = (asked.slots * (chosen.max_sequences or default_sequences) if asked.slots else asked.tokens) + 1
+    if tokens < needed:
+        yield (
+            f"recipe.batching.maxBatchedTokens {tokens} is too small for recipe.speculation.method {asked.method} with "
+            f"{asked.tokens} tokens; raise it to at least {needed} or lower maxSequences or speculation.tokens"
+        )
+
+
+def batching(_pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """Every running sequence needs a token of a step."""
+    sequences, tokens = chosen.max_sequences, chosen.max_batched_tokens
+    if sequences and tokens and tokens < sequences:
+        yield (
+            f"recipe.batching.maxBatchedTokens {tokens} is below maxSequences {sequences}; "
+            f"raise it to at least {sequences}"
+        )
+
+
+def memory(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
+    """Weights and the cache of one full context must fit."""
+    replica = replica_of(pool, chosen, gpu)
+    if replica is None:
+        return
+    count, fix = pool.spec.accelerator.count, "raise accelerator.count or use a larger accelerator"
+    if replica.kv_capacity_bytes <= 0:
+        weights = replica.shape.weight_bytes
+        yield (
+            f"model.shape.parametersMillions {replica.shape.parameters // 10**6} takes {weights / _GIB:.1f} GiB at "
+            f"{replica.shape.weight_bits} bits, and {count} x {gpu.name} leave "
+            f"{(replica.kv_capacity_bytes + weights) / _GIB:.1f} GiB for weights; {fix}{_smaller(chosen)}"
+        )
+        return
+    yield from _context(pool, replica, fix)
+
+
+def _context(pool: InferencePool, replica: Replica, fix: str) -> Iterator[str]:
+    asked = pool.spec.model.context_tokens
+    if asked is None or replica.kv_capacity_tokens >= asked:
+        return
+    fp8 = ", set recipe.kvCache.dtype to fp8" if replica.shape.kv_bits == 16 else ""
+    yield (
+        f"model.contextTokens {asked} does not fit: beside the weights the cache holds {replica.kv_capacity_tokens} "
+        f"tokens, less than one sequence; lower it{fp8} or {fix}"
+    )
+
+
+def _smaller(chosen: Choices) -> str:
+    return ", or set recipe.quantization to fp8" if chosen.quantization is Quantization.CHECKPOINT else ""
+
+
+def arguments(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """Arguments that would override the recipe."""
+    asked = chosen.speculation
+    dflash = asked is not None and asked.method is SpeculationMethod.DFLASH
+    yield from refused_args(pool.spec.engine.args, dflash=dflash)
+
+
+CHECKS: tuple[Check, ...] = (
+    version,
+    parallelism,
+    quantization,
+    kv_cache,
+    batching,
+    speculation,
+    memory,
+    arguments,
+)

@@ -1,0 +1,70 @@
+"""Names of everything that the operator makes: children, labels, annotations, field managers.
+
+Children are named after their pool or policy. A Service needs a DNS label that starts with a letter while our objects
+may have any DNS subdomain as their name, so an unfit name is cleaned and gets a hash of the original: two objects never
+meet in one child. No child is ever called `vllm`: Kubernetes would inject `VLLM_PORT=tcp://...` into pods beside it,
+which vLLM reads as its own port.
+"""
+
+import hashlib
+import re
+
+from trimtab_crds.meta import GROUP
+
+#: Field manager of all children; it owns everything in them but `.spec.replicas` of a pool's Deployment.
+FIELD_MANAGER = "trimtab"
+#: Field manager that owns `.spec.replicas` of a pool's Deployment and nothing else.
+REPLICAS_MANAGER = "trimtab-replicas"
+#: Field manager of `status` of our own resources.
+STATUS_MANAGER = "trimtab-status"
+
+FINALIZER = f"{GROUP}/operator"
+POOL_LABEL = f"{GROUP}/pool"
+POLICY_LABEL = f"{GROUP}/policy"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "trimtab"
+#: On every child: a digest of what we applied, so that an unchanged desire costs no write.
+DIGEST_ANNOTATION = f"{GROUP}/desired"
+
+ENGINE_PORT = 8000
+ROUTER_PORT = 8080
+ROUTER_ADMIN_PORT = 9090
+ROUTER_SERVICE_PORT = 80
+CONFIG_KEY = "router.json"
+
+_LABEL_LENGTH = 63
+_DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+
+
+def engine_name(pool: str) -> str:
+    """Name of the Deployment, the headless Service and the PodDisruptionBudget of a pool."""
+    return _child(pool, "engine")
+
+
+def router_name(policy: str) -> str:
+    """Name of the Deployment, the Service, the ConfigMap and the PodDisruptionBudget of a policy."""
+    return _child(policy, "router")
+
+
+def engine_host(pool: str, namespace: str) -> str:
+    """DNS name whose addresses are the ready replicas of a pool, inside the cluster."""
+    return f"{engine_name(pool)}.{namespace}.svc"
+
+
+def label_value(name: str) -> str:
+    """`name` as a label value: itself where it fits into 63 characters, else cut and told apart by a hash."""
+    return name if len(name) <= _LABEL_LENGTH else f"{name[: _LABEL_LENGTH - 9].rstrip('-.')}-{_hash(name)}"
+
+
+def _child(name: str, suffix: str) -> str:
+    if _DNS_LABEL.fullmatch(name) and len(name) + 1 + len(suffix) <= _LABEL_LENGTH:
+        return f"{name}-{suffix}"
+    cleaned = re.sub(r"[^a-z0-9-]", "-", name)
+    if not cleaned[:1].isalpha():
+        cleaned = f"x{cleaned}"
+    room = _LABEL_LENGTH - len(suffix) - 10
+    return f"{cleaned[:room].rstrip('-')}-{_hash(name)}-{suffix}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,50 @@
+"""One replica of a pool as the capacity model sees it, and what it can do.
+
+Rates are planned for a typical query (1,024 prompt tokens, 512 of answer) where the caller knows no better.
+"""
+
+from trimtab_crds.accelerators import Accelerator
+from trimtab_crds.capacity import Rates, Replica, rates
+from trimtab_crds.inferencepool import InferencePool, Quantization
+from trimtab_crds.shapes import ModelShape
+from trimtab_operator.core.choices import Choices, checkpoint_bits, engine_defaults
+
+PLANNED_PROMPT_TOKENS = 1024
+PLANNED_OUTPUT_TOKENS = 512
+
+_BITS = {Quantization.FP8: 8, Quantization.INT8: 8, Quantization.NVFP4: 4, Quantization.MXFP4: 4}
+
+
+def replica_of(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Replica | None:
+    """The pool's replica; None where the pool does not say its model's shape."""
+    shape = pool.spec.model.shape
+    if shape is None:
+        return None
+    parameters = shape.parameters_millions * 10**6
+    active = shape.active_parameters_millions
+    return Replica(
+        shape=ModelShape(
+            parameters=parameters,
+            active_parameters=active * 10**6 if active else parameters,
+            layers=shape.layers,
+            # With more GPUs than key heads every GPU keeps a copy of one.
+            kv_heads=max(shape.kv_heads, chosen.tensor),
+            head_dim=shape.head_dim,
+            weight_bits=_BITS.get(chosen.quantization) or checkpoint_bits(pool.spec.model) or 16,
+            kv_bits=16 if chosen.kv_dtype == "auto" else 8,
+            query_width=shape.attention_heads * shape.head_dim,
+        ),
+        accelerator=gpu,
+        gpus=pool.spec.accelerator.count,
+        max_sequences=chosen.max_sequences or engine_defaults(gpu)[0],
+    )
+
+
+def planned_rates(pool: InferencePool, replica: Replica) -> Rates:
+    """What the replica can do inside the pool's target on the typical query."""
+    return rates(
+        replica,
+        input_tokens=PLANNED_PROMPT_TOKENS,
+        output_tokens=PLANNED_OUTPUT_TOKENS,
+        tpot_seconds=pool.spec.slo.time_per_output_token_milliseconds / 1000,
+    )

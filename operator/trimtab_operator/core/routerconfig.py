@@ -1,0 +1,166 @@
+"""A RoutingPolicy and its pools to the document that routers read (`trimtab_crds.wire.RouterConfig`).
+
+What no pool could keep is refused here, with the field, the value and the fix: a tier without a pool, a thinking budget
+on an engine without a reasoning parser, a budget beyond the context.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from trimtab_crds.inferencepool import InferencePool, SpeculationMethod
+from trimtab_crds.load import SpecInvalid
+from trimtab_crds.routingpolicy import Budget, RebalanceMode, RoutingPolicy
+from trimtab_crds.wire import (
+    ClassConfig,
+    ClassifierConfig,
+    ContextConfig,
+    ManualConfig,
+    PoolConfig,
+    RouterConfig,
+    TierConfig,
+)
+from trimtab_operator.core.names import ENGINE_PORT, engine_host
+from trimtab_operator.core.recipe import replica_for
+from trimtab_operator.core.replica import planned_rates
+
+Pools = Mapping[str, InferencePool]
+#: Request fields that vLLM answers with 400 while it speculates.
+_REFUSED_WITH_SPECULATION = ["logit_bias", "min_p"]
+
+
+def compile_config(
+    policy: RoutingPolicy, pools: Pools, addresses: Mapping[str, Sequence[str]] | None = None
+) -> RouterConfig:
+    """The policy's document.
+
+    `pools` are those of the policy's namespace by name. `addresses` lists `host:port` of every replica by pool, for
+    routers outside a cluster; without it a pool is found by the name of its headless Service. Raises SpecInvalid.
+    """
+    problems = [*_problems(policy, pools)]
+    if problems:
+        raise SpecInvalid(*problems)
+    spec = policy.spec
+    used = [tier.pool_ref.name for tier in spec.tiers]
+    return RouterConfig(
+        policy=policy.key,
+        models=list(spec.models),
+        tiers=[_tier(t.name, t.pool_ref.name, t.budget) for t in spec.tiers],
+        pools=[_pool(pools[name], None if addresses is None else addresses.get(name, ())) for name in used],
+        classes=[_class(c.name, c.tier, c.budget) for c in spec.classes],
+        quality=spec.quality,
+        manual=ManualConfig(**spec.manual.model_dump()),
+        context=[ContextConfig(min_prompt_tokens=c.min_prompt_tokens, tier=c.tier) for c in spec.context],
+        classifier=ClassifierConfig(
+            deadline_milliseconds=spec.classifier.deadline_milliseconds,
+            default_tier=spec.classifier.default_tier or spec.tiers[-1].name,
+            out_of_domain_percent=spec.classifier.out_of_domain_percent,
+        ),
+    )
+
+
+def unbudgeted(policy: RoutingPolicy, pools: Pools) -> list[str]:
+    """One sentence for every accelerator that mode Apply may move but no GPU budget covers."""
+    rebalance = policy.spec.rebalance
+    if rebalance.mode is not RebalanceMode.APPLY:
+        return []
+    covered = {budget.accelerator for budget in rebalance.gpu_budget}
+    used = {pools[t.pool_ref.name].spec.accelerator.name for t in policy.spec.tiers if t.pool_ref.name in pools}
+    return [
+        f"rebalance.gpuBudget has no entry for accelerator {name}, which pools of the tiers use; add one"
+        for name in sorted(used - covered)
+    ]
+
+
+def _problems(policy: RoutingPolicy, pools: Pools) -> Iterator[str]:
+    for i, tier in enumerate(policy.spec.tiers):
+        name = tier.pool_ref.name
+        if name not in pools:
+            yield (
+                f"tiers[{i}].poolRef.name {name} is not an InferencePool of namespace {policy.metadata.namespace}; "
+                "create it or correct the name"
+            )
+        else:
+            yield from _budget_problems(f"tiers[{i}].budget", tier.budget, pools[name])
+    by_tier = {tier.name: pools.get(tier.pool_ref.name) for tier in policy.spec.tiers}
+    for i, rule in enumerate(policy.spec.classes):
+        pool = by_tier.get(rule.tier)
+        if rule.budget is not None and pool is not None:
+            yield from _budget_problems(f"classes[{i}].budget", rule.budget, pool)
+    for i, threshold in enumerate(policy.spec.context):
+        pool = by_tier.get(threshold.tier)
+        context = pool.spec.model.context_tokens if pool else None
+        if pool and context and threshold.min_prompt_tokens >= context:
+            yield (
+                f"context[{i}].minPromptTokens {threshold.min_prompt_tokens} does not fit into contextTokens {context} "
+                f"of pool {pool.metadata.name}; lower it or choose a tier with a longer context"
+            )
+
+
+def _budget_problems(field: str, budget: Budget, pool: InferencePool) -> Iterator[str]:
+    model = pool.spec.model
+    if budget.thinking_tokens and model.reasoning_parser is None:
+        yield (
+            f"{field}.thinkingTokens {budget.thinking_tokens} needs model.reasoningParser on pool "
+            f"{pool.metadata.name}; set it there, or set thinkingTokens to 0"
+        )
+    asked = budget.thinking_tokens + budget.output_tokens
+    if model.context_tokens and asked >= model.context_tokens:
+        yield (
+            f"{field} asks for {asked} tokens, and contextTokens of pool {pool.metadata.name} is "
+            f"{model.context_tokens}, prompt included; lower the budget or raise contextTokens"
+        )
+
+
+def _tier(name: str, pool: str, budget: Budget) -> TierConfig:
+    return TierConfig(name=name, pool=pool, thinking_tokens=budget.thinking_tokens, output_tokens=budget.output_tokens)
+
+
+def _class(name: str, tier: str, budget: Budget | None) -> ClassConfig:
+    return ClassConfig(
+        name=name,
+        tier=tier,
+        thinking_tokens=budget.thinking_tokens if budget else None,
+        output_tokens=budget.output_tokens if budget else None,
+    )
+
+
+def _pool(pool: InferencePool, addresses: Sequence[str] | None) -> PoolConfig:
+    name, speculation = pool.metadata.name, pool.spec.recipe.speculation
+    prompt_seconds, output_seconds, latency_seconds = _costs(pool)
+    return PoolConfig(
+        name=name,
+        served_name=pool.served_name,
+        host=engine_host(name, pool.metadata.namespace) if addresses is None else None,
+        port=ENGINE_PORT,
+        addresses=list(addresses or ()),
+        context_tokens=pool.spec.model.context_tokens,
+        reasoning=pool.spec.model.reasoning_parser is not None,
+        drops_sampling=(
+            list(_REFUSED_WITH_SPECULATION)
+            if speculation is not None and speculation.method is not SpeculationMethod.NONE
+            else []
+        ),
+        prompt_token_seconds=prompt_seconds,
+        output_token_seconds=output_seconds,
+        output_token_latency_seconds=latency_seconds,
+        gpu_hour_milli=pool.spec.cost.gpu_hour_milli,
+    )
+
+
+def _costs(pool: InferencePool) -> tuple[float, float, float]:
+    """GPU seconds of a prompt token and of an output token, and seconds between two tokens; zeros when unknown."""
+    replica = replica_for(pool)
+    if replica is None:
+        return 0.0, 0.0, 0.0
+    planned = planned_rates(pool, replica)
+    if planned.batch == 0:
+        return 0.0, 0.0, 0.0
+    return (
+        _significant(replica.gpus / planned.prompt_tokens_per_second),
+        _significant(replica.gpus / planned.output_tokens_per_second),
+        _significant(planned.time_per_output_token_seconds),
+    )
+
+
+def _significant(value: float) -> float:
+    """Six significant digits: the document's bytes do not change with the last bit of a float."""
+    return float(f"{value:.6g}")
