@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from trimtab_crds.meta import API_VERSION, Condition, ObjectMeta, Rule, Spec, Status
+from trimtab_crds.meta import API_VERSION, Condition, ObjectMeta, Rule, Spec, Status, Word
 from trimtab_crds.scalars import Argument, Gpus, Label, Milliseconds, PositiveTokens, Replicas, Seconds
 
 KIND: Literal["InferencePool"] = "InferencePool"
@@ -18,6 +18,14 @@ MANAGED_FLAGS = (
     "--revision",
     "--shutdown-timeout",
 )
+
+
+#: CEL: whether the argument `a` is one of them, alone or as `--flag=value`.
+_IS_MANAGED = f"{list(MANAGED_FLAGS)}.exists(f, a == f || a.startsWith(f + '='))"
+
+
+def _is_managed(argument: str) -> bool:
+    return argument.split("=", 1)[0] in MANAGED_FLAGS
 
 
 class Preset(StrEnum):
@@ -81,7 +89,8 @@ class Shape(Spec):
         Rule(
             "!has(self.activeParametersMillions) || self.activeParametersMillions <= self.parametersMillions",
             lambda s: s.active_parameters_millions is None or s.active_parameters_millions <= s.parameters_millions,
-            "model.shape.activeParametersMillions is above parametersMillions {parametersMillions}; lower it",
+            "model.shape.activeParametersMillions {activeParametersMillions} is above parametersMillions "
+            "{parametersMillions}; lower it",
         ),
     )
 
@@ -263,7 +272,7 @@ class Batching(Spec):
         Rule(
             "!has(self.maxSequences) || !has(self.maxBatchedTokens) || self.maxBatchedTokens >= self.maxSequences",
             lambda s: (s.max_sequences or 0) <= (s.max_batched_tokens or 1_048_576),
-            "recipe.batching.maxBatchedTokens is below maxSequences; "
+            "recipe.batching.maxBatchedTokens {maxBatchedTokens} is below maxSequences {maxSequences}; "
             "raise it: every running sequence needs one token a step",
         ),
     )
@@ -351,8 +360,8 @@ class InferencePoolSpec(Spec):
             "!has(self.scaling) || "
             "(self.replicas >= self.scaling.minReplicas && self.replicas <= self.scaling.maxReplicas)",
             lambda s: s.scaling is None or s.scaling.min_replicas <= s.replicas <= s.scaling.max_replicas,
-            "replicas {replicas} is outside scaling.minReplicas to scaling.maxReplicas; "
-            "set replicas to a number between them: the pool starts from it",
+            "replicas {replicas} is outside scaling.minReplicas {scaling.minReplicas} to maxReplicas "
+            "{scaling.maxReplicas}; set replicas to a number between them: the pool starts from it",
         ),
         Rule(
             "!has(self.recipe.parallelism) || self.recipe.parallelism.tensor * self.recipe.parallelism.pipeline == "
@@ -361,15 +370,20 @@ class InferencePoolSpec(Spec):
                 s.recipe.parallelism is None
                 or s.recipe.parallelism.tensor * s.recipe.parallelism.pipeline == s.accelerator.count
             ),
-            "recipe.parallelism.tensor times pipeline is not accelerator.count {accelerator.count}; "
+            "recipe.parallelism.tensor {recipe.parallelism.tensor} times pipeline {recipe.parallelism.pipeline} "
+            "is not accelerator.count {accelerator.count}; "
             "change one of them so that every GPU of a replica is used once",
         ),
         Rule(
-            "!self.engine.args.exists(a, ['--host', '--port', '--served-model-name', '--max-model-len', '--revision', "
-            "'--shutdown-timeout'].exists(f, a == f || a.startsWith(f + '=')))",
-            lambda s: not any(a.split("=", 1)[0] in MANAGED_FLAGS for a in s.engine.args),
-            "engine.args may not set --host, --port, --served-model-name, --max-model-len, --revision or "
-            "--shutdown-timeout; use spec.model and spec.drain instead",
+            f"!self.engine.args.exists(a, {_IS_MANAGED})",
+            lambda s: not any(_is_managed(a) for a in s.engine.args),
+            "engine.args may not set {flag}; use spec.model and spec.drain instead",
+            words={
+                "flag": Word(
+                    f"self.engine.args.filter(a, {_IS_MANAGED})[0]",
+                    lambda s: next(a for a in s.engine.args if _is_managed(a)),
+                )
+            },
         ),
     )
 

@@ -5,8 +5,8 @@ predicate in Python, where `trimtab render`, the operator and the local mode che
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,36 +20,50 @@ _PLACEHOLDER = re.compile(r"\{([A-Za-z.]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A value of a rule's sentence that no path leads to, such as the first entry of a list that breaks the rule."""
+
+    cel: str
+    of: Callable[[Any], object]
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A cross-field rule of one object.
 
     `cel` is evaluated by the API server with `self` as the object; `holds` is the same predicate in Python.
-    `message` names the field, the value and the fix; `{a.b}` in it stands for the value at that path.
+    `message` names the field, the value and the fix; `{a.b}` in it stands for the value at that path, `{word}` for
+    the entry of `words`. Values are looked up only where the rule is broken, so they may be optional fields.
     """
 
     cel: str
     holds: Callable[[Any], bool]
     message: str
+    words: Mapping[str, Word] = field(default_factory=dict)
 
     def as_schema(self) -> dict[str, str]:
         """The entry of `x-kubernetes-validations`."""
-        if not _PLACEHOLDER.search(self.message):
+        names = _PLACEHOLDER.findall(self.message)
+        if not names:
             return {"rule": self.cel, "message": self.message}
         # One `format` call: the API server cannot bound the cost of concatenating `string(...)`s and refuses the CRD.
-        values = ", ".join(f"self.{path}" for path in _PLACEHOLDER.findall(self.message))
+        values = ", ".join(self.words[name].cel if name in self.words else f"self.{name}" for name in names)
         template = _PLACEHOLDER.sub("%s", self.message.replace("%", "%%").replace("'", "\\'"))
         plain = _PLACEHOLDER.sub(lambda m: f"<{m.group(1)}>", self.message)
         return {"rule": self.cel, "messageExpression": f"'{template}'.format([{values}])", "message": plain}
 
     def sentence(self, obj: "Spec") -> str:
         """The message with the values of `obj`."""
-        return _PLACEHOLDER.sub(lambda m: str(_value_at(obj, m.group(1))), self.message)
+        return _PLACEHOLDER.sub(lambda m: str(self._value(obj, m.group(1))), self.message)
+
+    def _value(self, obj: "Spec", name: str) -> object:
+        return self.words[name].of(obj) if name in self.words else _value_at(obj, name)
 
 
 def _value_at(obj: Any, path: str) -> Any:
     for alias in path.split("."):
         fields = type(obj).model_fields
-        obj = getattr(obj, next(name for name, field in fields.items() if (field.alias or name) == alias))
+        obj = getattr(obj, next(name for name, info in fields.items() if (info.alias or name) == alias))
     return obj
 
 
@@ -61,10 +75,32 @@ class Spec(BaseModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        broken = [rule.sentence(self) for rule in self.rules if not rule.holds(self)]
-        if broken:
-            raise ValueError("; ".join(broken))
+        problems = _repeated(self) + [rule.sentence(self) for rule in self.rules if not rule.holds(self)]
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+
+def _repeated(obj: Spec) -> list[str]:
+    """What the API server refuses in lists of type map and set: an entry whose key is there already."""
+    found = []
+    for name, info in type(obj).model_fields.items():
+        schema = info.json_schema_extra
+        if not isinstance(schema, dict) or "x-kubernetes-list-type" not in schema:
+            continue
+        alias, seen = info.alias or name, set()
+        for index, item in enumerate(getattr(obj, name)):
+            where, value = _identity(f"{alias}[{index}]", item, schema)
+            if value in seen:
+                found.append(f"{where} {value!r} is there twice; remove one of the entries or rename it")
+            seen.add(value)
+    return found
+
+
+def _identity(where: str, item: Any, schema: Mapping[str, Any]) -> tuple[str, Any]:
+    """Where the key of a list's item stands, and its value; a set's item is its own key."""
+    keys = schema.get("x-kubernetes-list-map-keys")
+    return (f"{where}.{keys[0]}", _value_at(item, keys[0])) if keys else (where, item)
 
 
 class Status(BaseModel):

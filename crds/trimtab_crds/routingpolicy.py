@@ -6,8 +6,18 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
-from trimtab_crds.meta import API_VERSION, Condition, LocalReference, ObjectMeta, Rule, Spec, Status
-from trimtab_crds.scalars import Gpus, Label, Milliseconds, Percent, PositiveTokens, Replicas, Seconds, Tokens
+from trimtab_crds.meta import API_VERSION, Condition, LocalReference, ObjectMeta, Rule, Spec, Status, Word
+from trimtab_crds.scalars import (
+    Gpus,
+    Label,
+    Milliseconds,
+    ModelName,
+    Percent,
+    PositiveTokens,
+    Replicas,
+    Seconds,
+    Tokens,
+)
 
 KIND: Literal["RoutingPolicy"] = "RoutingPolicy"
 _LIST_BY_NAME: dict[str, JsonValue] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
@@ -170,14 +180,31 @@ class Rebalance(Spec):
     )
 
 
+#: CEL: whether the tier that the entry `c` names exists.
+_HAS_TIER = "self.tiers.exists(t, t.name == c.tier)"
+
+
 def _tier_names(spec: "RoutingPolicySpec") -> set[str]:
     return {tier.name for tier in spec.tiers}
+
+
+def _first_unknown_tier(entries: str) -> Word:
+    """The first tier that an entry of `spec.classes` or `spec.context` names and that is not there."""
+    return Word(
+        f"self.{entries}.filter(c, !{_HAS_TIER})[0].tier",
+        lambda s: next(c.tier for c in getattr(s, entries) if c.tier not in _tier_names(s)),
+    )
+
+
+def _repeated_pools(spec: "RoutingPolicySpec") -> list[str]:
+    pools = [tier.pool_ref.name for tier in spec.tiers]
+    return [pool for pool in pools if pools.count(pool) > 1]
 
 
 class RoutingPolicySpec(Spec):
     """The desired state of a policy."""
 
-    models: list[str] = Field(
+    models: list[ModelName] = Field(
         default=["auto"],
         description="The model names that requests ask for to be routed by this policy.",
         min_length=1,
@@ -210,30 +237,34 @@ class RoutingPolicySpec(Spec):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.classes.all(c, self.tiers.exists(t, t.name == c.tier))",
+            f"self.classes.all(c, {_HAS_TIER})",
             lambda s: all(c.tier in _tier_names(s) for c in s.classes),
-            "classes[].tier names a tier that is not in tiers[]; use the name of one of the tiers or add it",
+            "classes[].tier {tier} is not the name of one of tiers[]; correct it or add the tier",
+            words={"tier": _first_unknown_tier("classes")},
         ),
         Rule(
-            "self.context.all(c, self.tiers.exists(t, t.name == c.tier))",
+            f"self.context.all(c, {_HAS_TIER})",
             lambda s: all(c.tier in _tier_names(s) for c in s.context),
-            "context[].tier names a tier that is not in tiers[]; use the name of one of the tiers or add it",
+            "context[].tier {tier} is not the name of one of tiers[]; correct it or add the tier",
+            words={"tier": _first_unknown_tier("context")},
         ),
         Rule(
             "!has(self.classifier.defaultTier) || self.tiers.exists(t, t.name == self.classifier.defaultTier)",
             lambda s: s.classifier.default_tier is None or s.classifier.default_tier in _tier_names(s),
-            "classifier.defaultTier names a tier that is not in tiers[]; use the name of one of the tiers or add it",
-        ),
-        Rule(
-            "self.tiers.all(t, self.tiers.exists_one(u, u.name == t.name))",
-            lambda s: len(_tier_names(s)) == len(s.tiers),
-            "tiers[].name is used twice; give every tier a name of its own",
+            "classifier.defaultTier {classifier.defaultTier} is not the name of one of tiers[]; "
+            "correct it or add the tier",
         ),
         Rule(
             "self.tiers.all(t, self.tiers.exists_one(u, u.poolRef.name == t.poolRef.name))",
-            lambda s: len({t.pool_ref.name for t in s.tiers}) == len(s.tiers),
-            "tiers[].poolRef.name is used twice; "
+            lambda s: not _repeated_pools(s),
+            "tiers[].poolRef.name {pool} is used twice; "
             "give every tier a pool of its own so that its demand can be told apart",
+            words={
+                "pool": Word(
+                    "self.tiers.filter(t, !self.tiers.exists_one(u, u.poolRef.name == t.poolRef.name))[0].poolRef.name",
+                    lambda s: _repeated_pools(s)[0],
+                )
+            },
         ),
     )
 

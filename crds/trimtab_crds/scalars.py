@@ -15,3 +15,5 @@ Replicas = Annotated[int, Field(ge=0, le=1000)]
 Gpus = Annotated[int, Field(ge=0, le=100_000)]
 #: One word of a command line.
 Argument = Annotated[str, Field(min_length=1, max_length=4096)]
+#: The `model` of an OpenAI request.
+ModelName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^\S+$")]
