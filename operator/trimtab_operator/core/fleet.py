@@ -1,0 +1,157 @@
+"""What the rebalancer looks at: pools and the GPUs they hold, tiers and their demand, budgets. Values only.
+
+A quantity that could not be measured is None and never zero: zero demand shrinks a tier, missing demand holds it.
+Units: replicas, GPUs, seconds, tokens per second.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import floor, isfinite, log10
+
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.routingpolicy import Rebalance, RebalanceMode
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a tier is asked for, as the mean over the window."""
+
+    requests_per_second: float
+    prompt_tokens_per_second: float
+    output_tokens_per_second: float
+
+    @property
+    def is_sane(self) -> bool:
+        """Every rate is a number, finite and not negative."""
+        rates = (self.requests_per_second, self.prompt_tokens_per_second, self.output_tokens_per_second)
+        return all(isfinite(rate) and rate >= 0 for rate in rates)
+
+    def rounded(self) -> "Demand":
+        """The same to two significant digits, so that noise changes neither the plan nor the status."""
+        return Demand(
+            two_digits(self.requests_per_second),
+            two_digits(self.prompt_tokens_per_second),
+            two_digits(self.output_tokens_per_second),
+        )
+
+
+def two_digits(value: float) -> float:
+    """`value` rounded to two significant digits."""
+    return 0.0 if value == 0 else round(value, 1 - floor(log10(abs(value))))
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRates:
+    """What one replica can do: prompt tokens per second alone, output tokens per second alone at the planned batch."""
+
+    prompt_tokens_per_second: float
+    output_tokens_per_second: float
+
+    def work(self, demand: Demand) -> float:
+        """Replicas that the demand keeps busy without a pause."""
+        reading = demand.prompt_tokens_per_second / self.prompt_tokens_per_second
+        return reading + demand.output_tokens_per_second / self.output_tokens_per_second
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool's replicas: how many it may have, should have, and really has.
+
+    `desired` is what the Deployment asks for now; `starting` pods do not answer yet; `draining` ones end. All of them
+    hold their GPUs. `scaled` pools have bounds between which the rebalancer chooses; others follow `start_replicas`.
+    """
+
+    name: str
+    accelerator: str
+    gpus_per_replica: int
+    min_replicas: int
+    max_replicas: int
+    start_replicas: int
+    scaled: bool
+    desired: int
+    ready: int
+    starting: int
+    draining: int
+
+    @property
+    def gpus_held(self) -> int:
+        """GPUs of all pods that exist, or that the Deployment will create to reach `desired`."""
+        return self.gpus_per_replica * max(self.desired, self.ready + self.starting + self.draining)
+
+    @property
+    def gpus_committed(self) -> int:
+        """GPUs that may be held at once before the next step.
+
+        A Deployment replaces an ending pod at once, so ending pods count on top of `desired`.
+        """
+        return self.gpus_per_replica * (max(self.desired, self.ready + self.starting) + self.draining)
+
+
+def pool_state(pool: InferencePool, *, desired: int, ready: int, starting: int, draining: int) -> PoolState:
+    """The state of a pool with these counts of pods."""
+    spec, scaling = pool.spec, pool.spec.scaling
+    return PoolState(
+        name=pool.metadata.name,
+        accelerator=spec.accelerator.name,
+        gpus_per_replica=spec.accelerator.count,
+        min_replicas=scaling.min_replicas if scaling else spec.replicas,
+        max_replicas=scaling.max_replicas if scaling else spec.replicas,
+        start_replicas=spec.replicas,
+        scaled=scaling is not None,
+        desired=desired,
+        ready=ready,
+        starting=starting,
+        draining=draining,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TierState:
+    """A tier with its pool. `replica` is None while nobody knows what a replica can do."""
+
+    name: str
+    pool: PoolState
+    weight: int
+    demand: Demand | None
+    replica: ReplicaRates | None
+
+    @property
+    def work(self) -> float | None:
+        """Replicas that the demand keeps busy; None while demand or capacity is unknown."""
+        if self.demand is None or self.replica is None:
+            return None
+        return self.replica.work(self.demand)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """One policy's tiers, budgets (GPUs by accelerator) and settings. `last_move_at` is in epoch seconds."""
+
+    policy: str
+    tiers: tuple[TierState, ...]
+    budgets: Mapping[str, int]
+    settings: Rebalance
+    last_move_at: float | None
+
+    @property
+    def applies(self) -> bool:
+        """The rebalancer may move replicas."""
+        return self.settings.mode is RebalanceMode.APPLY
+
+    @property
+    def accelerators(self) -> tuple[str, ...]:
+        """The accelerators of its pools, in the order of the tiers."""
+        return tuple(dict.fromkeys(tier.pool.accelerator for tier in self.tiers))
+
+    def on(self, accelerator: str) -> tuple[TierState, ...]:
+        """The tiers whose pools run on that accelerator."""
+        return tuple(tier for tier in self.tiers if tier.pool.accelerator == accelerator)
+
+    def cooldown_ends_at(self) -> float | None:
+        """When the next move may start, epoch seconds; None when nothing moved yet."""
+        return None if self.last_move_at is None else self.last_move_at + self.settings.cooldown_seconds
+
+    def cools_down(self, now: float) -> bool:
+        """The last move is too recent for another."""
+        ends_at = self.cooldown_ends_at()
+        return ends_at is not None and now < ends_at
