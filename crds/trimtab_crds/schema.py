@@ -25,11 +25,11 @@ def structural_schema(model: type[BaseModel]) -> Schema:
     what we write ourselves (`Status`) gets none.
     """
     source = model.model_json_schema(by_alias=True)
-    rules = {m.__name__: [r.as_schema() for r in m.rules] for m in _models(model) if issubclass(m, Spec) and m.rules}
+    rules = {m.__name__: [r.as_schema() for r in m.rules] for m in models_of(model) if issubclass(m, Spec) and m.rules}
     return _Converter(source.get("$defs", {}), rules, defaults=issubclass(model, Spec)).root(source, model.__name__)
 
 
-def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
+def models_of(model: type[BaseModel]) -> list[type[BaseModel]]:
     """`model` and every model that its fields mention."""
     found: dict[str, type[BaseModel]] = {}
 

@@ -1,0 +1,403 @@
+"""Manifests that must be refused, each with the sentence that Python and the API server say.
+
+`problems` is exactly what `trimtab_crds.load.load` raises. `server` is a part of the API server's message: the
+cross-field rules say the same sentence in both places, types and bounds the API server words itself. `server` is
+None where it cannot know: the accelerator catalogue is data, not schema.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from support.manifests import REMOVED, Manifest, policy_manifest, pool_manifest, shape, tier
+from trimtab_crds.accelerators import CATALOGUE
+
+
+@dataclass(frozen=True, slots=True)
+class BadInput:
+    """One manifest to refuse."""
+
+    id: str
+    manifest: Manifest
+    problems: tuple[str, ...]
+    server: str | None
+
+
+def _rule(name: str, manifest: Manifest, where: str, sentence: str) -> BadInput:
+    """A broken cross-field rule: one sentence, which both say."""
+    return BadInput(name, manifest, (f"{where}: {sentence}",), f"{where}: Invalid value: {sentence}")
+
+
+def _pool(name: str, problem: str, server: str | None, **changes: Any) -> BadInput:
+    return BadInput(f"pool: {name}", pool_manifest(**changes), (problem,), server)
+
+
+def _policy(name: str, problem: str, server: str | None, **changes: Any) -> BadInput:
+    return BadInput(f"policy: {name}", policy_manifest(**changes), (problem,), server)
+
+
+_KNOWN = ", ".join(sorted(CATALOGUE))
+_NO_SUCH_FIELD = "no such field; remove it or correct its spelling (kubectl explain lists the fields)"
+
+BROKEN_RULES = (
+    _rule(
+        "pool: key heads that do not divide the query heads",
+        pool_manifest(spec__model__shape=shape(kvHeads=5)),
+        "spec.model.shape",
+        "model.shape.kvHeads 5 does not divide attentionHeads 32; copy both from the model's config.json",
+    ),
+    _rule(
+        "pool: more active parameters than parameters",
+        pool_manifest(spec__model__shape=shape(activeParametersMillions=9000)),
+        "spec.model.shape",
+        "model.shape.activeParametersMillions 9000 is above parametersMillions 8190; lower it",
+    ),
+    _rule(
+        "pool: a method that needs a draft without one",
+        pool_manifest(spec__recipe={"speculation": {"method": "eagle3"}}),
+        "spec.recipe.speculation",
+        "recipe.speculation.method eagle3 needs a draft; set recipe.speculation.model to one trained for this model",
+    ),
+    _rule(
+        "pool: a draft for a method that takes none",
+        pool_manifest(spec__recipe={"speculation": {"method": "ngram", "model": "org/draft"}}),
+        "spec.recipe.speculation",
+        "recipe.speculation.method ngram takes no draft; remove recipe.speculation.model",
+    ),
+    _rule(
+        "pool: fewer tokens a step than sequences",
+        pool_manifest(spec__recipe={"batching": {"maxSequences": 512, "maxBatchedTokens": 256}}),
+        "spec.recipe.batching",
+        "recipe.batching.maxBatchedTokens 256 is below maxSequences 512; "
+        "raise it: every running sequence needs one token a step",
+    ),
+    _rule(
+        "pool: replicas above the scaling bounds",
+        pool_manifest(spec__replicas=9, spec__scaling={"minReplicas": 1, "maxReplicas": 4}),
+        "spec",
+        "replicas 9 is outside scaling.minReplicas 1 to maxReplicas 4; "
+        "set replicas to a number between them: the pool starts from it",
+    ),
+    _rule(
+        "pool: the default of replicas below the scaling bounds",
+        pool_manifest(spec__scaling={"minReplicas": 2, "maxReplicas": 4}),
+        "spec",
+        "replicas 1 is outside scaling.minReplicas 2 to maxReplicas 4; "
+        "set replicas to a number between them: the pool starts from it",
+    ),
+    _rule(
+        "pool: parallelism that does not use every GPU once",
+        pool_manifest(spec__accelerator__count=4, spec__recipe={"parallelism": {"tensor": 2}}),
+        "spec",
+        "recipe.parallelism.tensor 2 times pipeline 1 is not accelerator.count 4; "
+        "change one of them so that every GPU of a replica is used once",
+    ),
+    _rule(
+        "pool: a managed flag with =",
+        pool_manifest(spec__engine={"args": ["--disable-log-stats", "--port=9000"]}),
+        "spec",
+        "engine.args may not set --port=9000; use spec.model and spec.drain instead",
+    ),
+    _rule(
+        "pool: a managed flag as a word",
+        pool_manifest(spec__engine={"args": ["--max-model-len", "4096"]}),
+        "spec",
+        "engine.args may not set --max-model-len; use spec.model and spec.drain instead",
+    ),
+    _rule(
+        "policy: a class on an unknown tier",
+        policy_manifest(spec__classes=[{"name": "chat", "tier": "low"}, {"name": "math", "tier": "medium"}]),
+        "spec",
+        "classes[].tier medium is not the name of one of tiers[]; correct it or add the tier",
+    ),
+    _rule(
+        "policy: a prompt length on an unknown tier",
+        policy_manifest(spec__context=[{"minPromptTokens": 8000, "tier": "long"}]),
+        "spec",
+        "context[].tier long is not the name of one of tiers[]; correct it or add the tier",
+    ),
+    _rule(
+        "policy: an unknown default tier",
+        policy_manifest(spec__classifier={"defaultTier": "medium"}),
+        "spec",
+        "classifier.defaultTier medium is not the name of one of tiers[]; correct it or add the tier",
+    ),
+    _rule(
+        "policy: two tiers on one pool",
+        policy_manifest(spec__tiers=[tier("low", pool="small"), tier("high", pool="small")]),
+        "spec",
+        "tiers[].poolRef.name small is used twice; "
+        "give every tier a pool of its own so that its demand can be told apart",
+    ),
+    _rule(
+        "policy: Apply without a GPU budget",
+        policy_manifest(spec__rebalance={"mode": "Apply"}),
+        "spec.rebalance",
+        "rebalance.mode Apply needs rebalance.gpuBudget; add one entry for every accelerator of the tiers' pools",
+    ),
+    _rule(
+        "policy: a window shorter than the interval",
+        policy_manifest(spec__rebalance={"windowSeconds": 10}),
+        "spec.rebalance",
+        "rebalance.windowSeconds 10 is below intervalSeconds 15; raise windowSeconds or lower intervalSeconds",
+    ),
+)
+
+BAD_POOLS = (
+    BadInput(
+        "pool: scaling bounds the wrong way round",
+        pool_manifest(spec__replicas=3, spec__scaling={"minReplicas": 3, "maxReplicas": 2}),
+        ("spec.scaling: scaling.minReplicas 3 is above maxReplicas 2; lower minReplicas or raise maxReplicas",),
+        "spec.scaling: Invalid value: scaling.minReplicas 3 is above maxReplicas 2; "
+        "lower minReplicas or raise maxReplicas",
+    ),
+    _pool(
+        "a misspelt field",
+        f"spec.model.contextLength: {_NO_SUCH_FIELD}",
+        'unknown field "spec.model.contextLength"',
+        spec__model__contextLength=4096,
+    ),
+    _pool("no model", "spec.model: required; set it", "spec.model: Required value", spec__model=REMOVED),
+    _pool(
+        "no name of the model",
+        "spec.model.name: required; set it",
+        "spec.model.name: Required value",
+        spec__model__name=REMOVED,
+    ),
+    _pool("no spec", "spec: required; set it", "spec: Required value", spec=REMOVED),
+    _pool(
+        "a null for a required field", "spec.model: required; set it", "spec.model: Required value", spec__model=None
+    ),
+    _pool(
+        "a list for a mapping",
+        "spec.model: [] is refused; give a mapping of fields",
+        'spec.model in body must be of type object: "array"',
+        spec__model=[],
+    ),
+    _pool(
+        "an empty model",
+        "spec.model.name: '' is refused; use at least 1 character",
+        "spec.model.name in body should be at least 1 chars long",
+        spec__model__name="",
+    ),
+    _pool(
+        "a model with a space",
+        r"spec.model.name: 'two words' is refused; it must match ^(/[^\s]+|[A-Za-z0-9][\w.-]*(/[\w.-]+)?)$",
+        'spec.model.name: Invalid value: "two words": spec.model.name in body should match',
+        spec__model__name="two words",
+    ),
+    _pool(
+        "an unknown preset",
+        "spec.recipe.preset: 'fast' is refused; "
+        "use 'balanced', 'interactive', 'reasoning', 'long-context', 'throughput' or 'memory-saver'",
+        'spec.recipe.preset: Unsupported value: "fast"',
+        spec__recipe={"preset": "fast"},
+    ),
+    _pool(
+        "an unknown method of speculation",
+        "spec.recipe.speculation.method: 'medusa' is refused; "
+        "use 'none', 'ngram', 'suffix', 'mtp', 'eagle3', 'dflash' or 'draft_model'",
+        'spec.recipe.speculation.method: Unsupported value: "medusa"',
+        spec__recipe={"speculation": {"method": "medusa"}},
+    ),
+    _pool(
+        "an unknown cache type",
+        "spec.recipe.kvCache.dtype: 'int4' is refused; use 'auto', 'fp8' or 'fp8_e5m2'",
+        'spec.recipe.kvCache.dtype: Unsupported value: "int4"',
+        spec__recipe={"kvCache": {"dtype": "int4"}},
+    ),
+    _pool(
+        "negative replicas",
+        "spec.replicas: -1 is refused; use at least 0",
+        "spec.replicas in body should be greater than or equal to 0",
+        spec__replicas=-1,
+    ),
+    _pool(
+        "a digit in quotes for a number",
+        "spec.replicas: '2' is refused; give a whole number",
+        'spec.replicas in body must be of type integer: "string"',
+        spec__replicas="2",
+    ),
+    _pool(
+        "true for a number",
+        "spec.replicas: true is refused; give a whole number",
+        'spec.replicas in body must be of type integer: "boolean"',
+        spec__replicas=True,
+    ),
+    _pool(
+        "half a replica",
+        "spec.replicas: 1.5 is refused; give a whole number",
+        'spec.replicas in body must be of type integer: "number"',
+        spec__replicas=1.5,
+    ),
+    _pool(
+        "too many replicas",
+        "spec.replicas: 1001 is refused; use at most 1000",
+        "spec.replicas in body should be less than or equal to 1000",
+        spec__replicas=1001,
+    ),
+    _pool(
+        "no GPU",
+        "spec.accelerator.count: 0 is refused; use at least 1",
+        "spec.accelerator.count in body should be greater than or equal to 1",
+        spec__accelerator__count=0,
+    ),
+    _pool(
+        "an accelerator that is not in the catalogue",
+        f"spec.accelerator.name: 'nvidia-h100' is not in the catalogue; use one of {_KNOWN}",
+        None,
+        spec__accelerator__name="nvidia-h100",
+    ),
+    _pool(
+        "an accelerator that is no label",
+        "spec.accelerator.name: 'NVIDIA H100' is refused; "
+        "use lower-case letters and digits, with dashes only between them",
+        'spec.accelerator.name: Invalid value: "NVIDIA H100"',
+        spec__accelerator__name="NVIDIA H100",
+    ),
+    _pool(
+        "root",
+        "spec.engine.pod.runAsUser: 0 is refused; use at least 1",
+        "spec.engine.pod.runAsUser in body should be greater than or equal to 1",
+        spec__engine={"pod": {"runAsUser": 0}},
+    ),
+    _pool(
+        "a number for a quantity",
+        "spec.engine.pod.requests.cpu: 1 is refused; give text, numbers in quotes",
+        'spec.engine.pod.requests.cpu in body must be of type string: "integer"',
+        spec__engine={"pod": {"requests": {"cpu": 1}}},
+    ),
+    _pool(
+        "a version that is none",
+        "spec.engine.version: 'latest' is refused; use three numbers such as 0.32.0",
+        'spec.engine.version: Invalid value: "latest"',
+        spec__engine={"version": "latest"},
+    ),
+    _pool(
+        "an empty command",
+        "spec.engine.command: [] is refused; give at least 1 entry",
+        "spec.engine.command in body should have at least 1 items",
+        spec__engine={"command": []},
+    ),
+    _pool(
+        "a variable that no shell takes",
+        "spec.engine.env[0].name: '1X' is refused; it must match ^[A-Za-z_][A-Za-z0-9_]*$",
+        'spec.engine.env[0].name: Invalid value: "1X"',
+        spec__engine={"env": [{"name": "1X"}]},
+    ),
+    _pool(
+        "no time to drain",
+        "spec.drain.deadlineSeconds: 0 is refused; use at least 1",
+        "spec.drain.deadlineSeconds in body should be greater than or equal to 1",
+        spec__drain={"deadlineSeconds": 0},
+    ),
+)
+
+BAD_POLICIES = (
+    _policy("no tiers", "spec.tiers: required; set it", "spec.tiers: Required value", spec__tiers=REMOVED),
+    _policy(
+        "an empty list of tiers",
+        "spec.tiers: [] is refused; give at least 1 entry",
+        "spec.tiers in body should have at least 1 items",
+        spec__tiers=[],
+    ),
+    _policy(
+        "a word for a list",
+        "spec.tiers: 'low' is refused; give a list",
+        'spec.tiers in body must be of type array: "string"',
+        spec__tiers="low",
+    ),
+    _policy(
+        "a tier without a pool",
+        "spec.tiers[0].poolRef: required; set it",
+        "spec.tiers[0].poolRef: Required value",
+        spec__tiers=[{"name": "low"}],
+    ),
+    _policy(
+        "two tiers of one name",
+        "spec: tiers[1].name 'low' is there twice; remove one of the entries or rename it",
+        'spec.tiers[1]: Duplicate value: {"name":"low"}',
+        spec__tiers=[tier("low"), tier("low", pool="other")],
+    ),
+    _policy(
+        "two lines for one class",
+        "spec: classes[1].name 'math' is there twice; remove one of the entries or rename it",
+        'spec.classes[1]: Duplicate value: {"name":"math"}',
+        spec__classes=[{"name": "math", "tier": "low"}, {"name": "math", "tier": "high"}],
+    ),
+    _policy(
+        "two budgets for one accelerator",
+        "spec.rebalance: gpuBudget[1].accelerator 'nvidia-l4-24gb' is there twice; "
+        "remove one of the entries or rename it",
+        'spec.rebalance.gpuBudget[1]: Duplicate value: {"accelerator":"nvidia-l4-24gb"}',
+        spec__rebalance={"gpuBudget": [{"accelerator": "nvidia-l4-24gb", "gpus": n} for n in (4, 8)]},
+    ),
+    _policy(
+        "one model twice",
+        "spec: models[1] 'auto' is there twice; remove one of the entries or rename it",
+        'spec.models[1]: Duplicate value: "auto"',
+        spec__models=["auto", "auto"],
+    ),
+    _policy(
+        "a tier's name that is no label",
+        "spec.tiers[0].name: 'Low Tier' is refused; use lower-case letters and digits, with dashes only between them",
+        'spec.tiers[0].name: Invalid value: "Low Tier"',
+        spec__tiers=[tier("Low Tier", pool="low")],
+    ),
+    _policy(
+        "negative thinking",
+        "spec.tiers[0].budget.thinkingTokens: -1 is refused; use at least 0",
+        "spec.tiers[0].budget.thinkingTokens in body should be greater than or equal to 0",
+        spec__tiers=[tier("low", thinking_tokens=-1)],
+    ),
+    _policy(
+        "quality above 100",
+        "spec.quality: 101 is refused; use at most 100",
+        "spec.quality in body should be less than or equal to 100",
+        spec__quality=101,
+    ),
+    _policy(
+        "an unknown mode",
+        "spec.rebalance.mode: 'On' is refused; use 'Off', 'DryRun' or 'Apply'",
+        'spec.rebalance.mode: Unsupported value: "On"',
+        spec__rebalance={"mode": "On"},
+    ),
+    _policy(
+        "Off without quotes",
+        "spec.rebalance.mode: false is refused; use 'Off', 'DryRun' or 'Apply' in quotes: "
+        "YAML reads a bare On, Off, Yes or No as true or false",
+        'spec.rebalance.mode in body must be of type string: "boolean"',
+        spec__rebalance={"mode": False},
+    ),
+    _policy(
+        "an address without a scheme",
+        "spec.rebalance.prometheus.url: 'prometheus:9090' is refused; use a URL such as http://host:9090",
+        'spec.rebalance.prometheus.url: Invalid value: "prometheus:9090"',
+        spec__rebalance={"prometheus": {"url": "prometheus:9090"}},
+    ),
+    _policy(
+        "a budget for an accelerator that is not in the catalogue",
+        f"spec.rebalance.gpuBudget[0].accelerator: 'h100' is not in the catalogue; use one of {_KNOWN}",
+        None,
+        spec__rebalance={"gpuBudget": [{"accelerator": "h100", "gpus": 8}]},
+    ),
+    _policy(
+        "no time to decide",
+        "spec.classifier.deadlineMilliseconds: 0 is refused; use at least 1",
+        "spec.classifier.deadlineMilliseconds in body should be greater than or equal to 1",
+        spec__classifier={"deadlineMilliseconds": 0},
+    ),
+    _policy(
+        "a tier worth nothing",
+        "spec.tiers[0].weight: 0 is refused; use at least 1",
+        "spec.tiers[0].weight in body should be greater than or equal to 1",
+        spec__tiers=[tier("low") | {"weight": 0}],
+    ),
+    BadInput(
+        "policy: two faults, both told",
+        policy_manifest(spec__quality=101, spec__manual={"maxBudget": 200}),
+        ("spec.quality: 101 is refused; use at most 100", "spec.manual.maxBudget: 200 is refused; use at most 100"),
+        "spec.manual.maxBudget in body should be less than or equal to 100",
+    ),
+)
+
+BAD_INPUTS = (*BROKEN_RULES, *BAD_POOLS, *BAD_POLICIES)
