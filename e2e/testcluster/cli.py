@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from testcluster import provide, vllm
-from testcluster.build import PARTS, build_parts, missing, part_folder
+from testcluster.build import CONTROL_PLANE, NODE, PARTS, build_parts, missing, part_folder
+from testcluster.checkout import checkout_image
 from testcluster.cluster import Cluster
+from testcluster.controlplane import ControlPlane
 from testcluster.errors import StartError, UnavailableError
 from testcluster.node import Node
 from testcluster.paths import cache_home
-from testcluster.processes import recorded, wait_until
+from testcluster.processes import recorded
 from testcluster.progress import to_stderr
 from testcluster.teardown import tear_down
 
@@ -33,7 +35,9 @@ examples:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     formatter = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser("scripts/controlplane", description=__doc__, epilog=EXAMPLES, formatter_class=formatter)
+    top = argparse.ArgumentParser(
+        "scripts/controlplane", description=__doc__, epilog=EXAMPLES, formatter_class=formatter
+    )
     top.add_argument("--dir", type=Path, default=cache_home() / "cluster", help="state folder (default: %(default)s)")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="build what is missing of the programs")
@@ -76,10 +80,15 @@ def up(arguments: argparse.Namespace) -> None:
     if recorded(arguments.dir):
         raise UnavailableError(f"already up in {arguments.dir}: `scripts/controlplane down` ends it")
     tear_down(arguments.dir)  # what a crash has left
-    start = provide.start_node if arguments.node else provide.start_control_plane
-    options = {"gpus": arguments.gpus} if arguments.node else {}
     try:
-        print(start(arguments.dir, to_stderr, **options).kubeconfig)
+        if arguments.node:
+            node = Node(arguments.dir, provide.programs(NODE, to_stderr))
+            node.start(gpus=arguments.gpus, progress=to_stderr)
+            print(node.kubeconfig)
+        else:
+            plane = ControlPlane(arguments.dir, provide.programs(CONTROL_PLANE, to_stderr))
+            plane.start()
+            print(plane.admin_kubeconfig)
     except BaseException:
         tear_down(arguments.dir)
         raise
@@ -101,12 +110,12 @@ def user(arguments: argparse.Namespace) -> None:
 
 def image(arguments: argparse.Namespace) -> None:
     """Import this checkout as an image."""
-    provide.import_checkout(Node.running(arguments.dir), arguments.name, to_stderr)
+    running_node(arguments.dir).import_image(checkout_image(arguments.name, to_stderr))
 
 
 def execute(arguments: argparse.Namespace) -> None:
     """Become a command inside the node's namespaces."""
-    Node.running(arguments.dir).execute(arguments.argv)
+    running_node(arguments.dir).execute(arguments.argv)
 
 
 def kubeconfig(arguments: argparse.Namespace) -> None:
@@ -137,7 +146,16 @@ def install_vllm(_: argparse.Namespace) -> None:
 
 def running(folder: Path) -> Cluster:
     """The cluster that `up` has started."""
-    return provide.started_cluster(folder)
+    kubeconfig = folder / "admin.kubeconfig"
+    if not recorded(folder) or not kubeconfig.exists():
+        raise UnavailableError(f"nothing is up in {folder}: `scripts/controlplane up` starts it")
+    programs = provide.programs(CONTROL_PLANE, to_stderr)
+    return Cluster(kubeconfig, folder=folder, binaries=programs, audit_log=folder / "audit.log")
+
+
+def running_node(folder: Path) -> Node:
+    """The node that `up --node` has started."""
+    return Node.running(folder, provide.programs(NODE, to_stderr))
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from testcluster.api import Api, certificate_user, current_context, write_kubeco
 from testcluster.binaries import Binaries
 from testcluster.errors import UnavailableError
 from testcluster.pki import Pki
-from testcluster.processes import wait_until
+from testcluster.processes import direct_environment, wait_until
 
 GPU = "nvidia.com/gpu"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -160,7 +159,8 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program against this cluster; a failure's error carries what it printed."""
         argv = [str(self.program(program)), *map(str, arguments)]
-        env = os.environ | {"KUBECONFIG": str(kubeconfig or self.kubeconfig), "HELM_CACHE_HOME": str(self.folder)}
+        helm = {f"HELM_{kind}_HOME": str(self.folder / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
+        env = direct_environment() | helm | {"KUBECONFIG": str(kubeconfig or self.kubeconfig)}
         done = subprocess.run(
             argv, input=stdin, capture_output=True, text=True, check=False, timeout=timeout_seconds, env=env
         )

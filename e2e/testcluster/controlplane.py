@@ -15,7 +15,7 @@ from testcluster.binaries import Binaries
 from testcluster.build import KWOK_STAGES
 from testcluster.errors import StartError
 from testcluster.pki import Pki
-from testcluster.processes import Processes
+from testcluster.processes import RECORD, Processes
 
 SERVICE_CIDR, FIRST_SERVICE_IP = "10.96.0.0/16", "10.96.0.1"
 ADMIN = "admin"
@@ -78,12 +78,12 @@ def audit_policy() -> dict[str, object]:
 class ControlPlane:
     """One control plane with all its state in one folder."""
 
-    def __init__(self, folder: Path, binaries: Binaries, host: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, binaries: Binaries, host: str = "127.0.0.1", record: str = RECORD) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.binaries = binaries
         self.host = host
-        self.processes = Processes(self.folder)
+        self.processes = Processes(self.folder, record)
         self.audit_log = self.folder / "audit.log"
 
     @property

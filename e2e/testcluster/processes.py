@@ -31,6 +31,11 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
+def direct_environment() -> dict[str, str]:
+    """This process's environment without proxies: test servers are on this machine."""
+    return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+
+
 def wait_until(what: str, check: Callable[[], Any], timeout_seconds: float = 60, every_seconds: float = 0.1) -> Any:
     """The first true value of `check`; an OSError or ValueError of it counts as not yet."""
     deadline = time.monotonic() + timeout_seconds
@@ -50,12 +55,18 @@ def wait_until(what: str, check: Callable[[], Any], timeout_seconds: float = 60,
 class Processes:
     """The servers of one state folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, record: str = RECORD) -> None:
         self.folder = folder
+        self._record = folder / record
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
-        self, name: str, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
         """Start a server in a session of its own; its output goes to NAME.log."""
         with self.log(name).open("ab") as log:
@@ -65,8 +76,9 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env=env,
+                env=direct_environment() if env is None else env,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         self._children[name] = child
         self.record(name, child.pid)
@@ -74,8 +86,8 @@ class Processes:
 
     def record(self, name: str, pid: int) -> None:
         """Note a process for `stop_recorded`."""
-        entries = recorded(self.folder) | {name: {"pid": pid, "started": start_time(pid)}}
-        _write(self.folder / RECORD, entries)
+        entries = _read(self._record) | {name: {"pid": pid, "started": start_time(pid)}}
+        _write(self._record, entries)
 
     def log(self, name: str) -> Path:
         """The file that the server writes its output to."""
@@ -86,7 +98,7 @@ class Processes:
         child = self._children.get(name)
         if child:
             return child.poll() is None
-        entry = recorded(self.folder).get(name)
+        entry = _read(self._record).get(name)
         return entry is not None and _runs(entry)
 
     def wait_ready(self, name: str, check: Callable[[], Any], timeout_seconds: float = 90) -> None:
@@ -107,13 +119,13 @@ class Processes:
         child = self._children.pop(name)
         _kill_group(child.pid)
         child.wait()
-        entries = recorded(self.folder)
+        entries = _read(self._record)
         entries.pop(name, None)
-        _write(self.folder / RECORD, entries)
+        _write(self._record, entries)
 
     def stop_all(self) -> None:
         """End all servers, the last started first. Their state is thrown away: nothing to flush."""
-        stop_recorded(self.folder)
+        stop_recorded(self._record)
         for child in self._children.values():
             child.wait()
         self._children.clear()
@@ -124,14 +136,14 @@ def recorded(folder: Path) -> dict[str, Any]:
     return _read(folder / RECORD)
 
 
-def stop_recorded(folder: Path, timeout_seconds: float = 10) -> None:
-    """End the processes noted in a state folder, and no other one that has a pid of theirs by now."""
-    entries = [e for e in reversed(recorded(folder).values()) if _runs(e)]
+def stop_recorded(record: Path, timeout_seconds: float = 10) -> None:
+    """End the processes noted in a record, and no other one that has a pid of theirs by now."""
+    entries = [e for e in reversed(_read(record).values()) if _runs(e)]
     for entry in entries:
         _kill_group(entry["pid"])
     wait_until("end of killed processes", lambda: not any(map(_runs, entries)), timeout_seconds)
     if entries:
-        _write(folder / RECORD, {})
+        _write(record, {})
 
 
 def _kill_group(leader: int) -> None:
@@ -144,7 +156,8 @@ def _kill_group(leader: int) -> None:
 
 
 def _runs(entry: Mapping[str, Any]) -> bool:
-    return start_time(entry["pid"]) == entry["started"]
+    started: str = entry["started"]
+    return start_time(entry["pid"]) == started
 
 
 def start_watchman(folder: Path) -> subprocess.Popen[bytes]:

@@ -37,6 +37,14 @@ def state_folder() -> Iterator[Path]:
         watchman.communicate(timeout=30)
 
 
+def programs(parts: Sequence[str], progress: Progress) -> Binaries:
+    """The programs of these parts; UnavailableError names the ways to get them."""
+    try:
+        return locate(parts, progress)
+    except UnavailableError as error:
+        raise UnavailableError(f"{WAYS}. What was tried: {error}") from error
+
+
 @contextmanager
 def control_plane(progress: Progress) -> Iterator[Cluster]:
     """The cluster that the environment names, else a control plane with kwok for as long as it is used."""
@@ -44,10 +52,7 @@ def control_plane(progress: Progress) -> Iterator[Cluster]:
         with existing_cluster(Path(existing)) as cluster:
             yield cluster
         return
-    try:
-        binaries = locate(CONTROL_PLANE, progress)
-    except UnavailableError as error:
-        raise UnavailableError(f"{WAYS}. What was tried: {error}") from error
+    binaries = programs(CONTROL_PLANE, progress)
     with state_folder() as folder:
         plane = ControlPlane(folder, binaries)
         plane.start()

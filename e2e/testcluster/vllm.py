@@ -177,7 +177,7 @@ def serve(state: Path, progress: Progress, extra: Sequence[str] = (), name: str 
     """
     venv, model = install(progress), tiny_model(progress)
     (port,) = free_ports(1)
-    argv = [
+    argv: list[str | Path] = [
         *(venv / "bin" / "vllm", "serve", model, "--host=127.0.0.1", f"--port={port}"),
         *(f"--served-model-name={SERVED_NAME}", "--reasoning-parser=qwen3", "--shutdown-timeout=30"),
         *CPU_FLAGS,
