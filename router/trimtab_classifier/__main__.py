@@ -1,0 +1,39 @@
+"""`python -m trimtab_classifier train --data DIR --out FILE`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from trimtab_classifier import train
+
+    metadata = train.run(arguments.data, arguments.out)
+    sys.stdout.write(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="trimtab_classifier", description="Train and judge the packaged classifier.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train on labelled rows and write the ONNX file and its metadata")
+    train.add_argument("--data", type=Path, required=True, help="folder of labelled queries")
+    train.add_argument("--out", type=Path, required=True, help="ONNX file to write; FILE.json is written beside it")
+    train.set_defaults(run=_train)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 2 and a message on bad input."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
