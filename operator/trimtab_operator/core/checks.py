@@ -11,6 +11,7 @@ from trimtab_crds.capacity import Replica
 from trimtab_crds.inferencepool import InferencePool, Quantization, SpeculationMethod
 from trimtab_operator.core.choices import Choices, checkpoint_bits, engine_defaults
 from trimtab_operator.core.engineargs import refused_args
+from trimtab_operator.core.names import OWN_VOLUMES
 from trimtab_operator.core.replica import replica_of
 
 Check = Callable[[InferencePool, Choices, Accelerator], Iterator[str]]
@@ -158,6 +159,18 @@ def arguments(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterat
     yield from refused_args(pool.spec.engine.args, dflash=dflash)
 
 
+def pod(pool: InferencePool, _chosen: Choices, gpu: Accelerator) -> Iterator[str]:
+    """Overrides of the pod that meet what the pool itself puts there."""
+    overrides = pool.spec.engine.pod
+    for field, resources in (("requests", overrides.requests), ("limits", overrides.limits)):
+        if gpu.resource in resources:
+            asked = resources[gpu.resource]
+            yield f"engine.pod.{field} sets {gpu.resource} {asked}; remove it and use accelerator.count"
+    for i, volume in enumerate(overrides.volumes):
+        if volume.get("name") in OWN_VOLUMES:
+            yield f"engine.pod.volumes[{i}].name {volume['name']} is the operator's own; choose another name"
+
+
 CHECKS: tuple[Check, ...] = (
     version,
     parallelism,
@@ -167,4 +180,5 @@ CHECKS: tuple[Check, ...] = (
     speculation,
     memory,
     arguments,
+    pod,
 )

@@ -71,11 +71,11 @@ def _refusal(arg: str, owned: Mapping[str, str]) -> str | None:
     if arg == "--":
         return "engine.args -- ends the list of flags, and what follows it would be lost; remove it"
     flag = _flag_of(arg, {**owned, **BREAKING})
+    if flag is None:
+        return None
     if flag in owned:
         return f"engine.args {arg} sets {flag}, which the recipe owns; remove it and use {owned[flag]}"
-    if flag in BREAKING:
-        return f"engine.args {arg} is refused: {BREAKING[flag]}"
-    return None
+    return f"engine.args {arg} is refused: {BREAKING[flag]}"
 
 
 def _flag_of(arg: str, known: Mapping[str, str]) -> str | None:

@@ -31,6 +31,8 @@ ROUTER_PORT = 8080
 ROUTER_ADMIN_PORT = 9090
 ROUTER_SERVICE_PORT = 80
 CONFIG_KEY = "router.json"
+#: Writable folders of a pod whose root file system is read-only: volume name to path.
+OWN_VOLUMES = {"trimtab-tmp": "/tmp", "trimtab-home": "/home/engine", "trimtab-shm": "/dev/shm"}  # noqa: S108
 
 _LABEL_LENGTH = 63
 _DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")

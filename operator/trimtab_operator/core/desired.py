@@ -1,0 +1,116 @@
+"""Every child that a pool or a policy should have, as full manifests for server-side apply.
+
+Pure and complete: whoever holds the manifests can compare, apply or print them. `.spec.replicas` of a pool's Deployment
+appears only where the caller passes it (at creation): from then on it has another writer.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.routingpolicy import RoutingPolicy
+from trimtab_crds.wire import RouterConfig
+from trimtab_operator.core import childmeta, enginepod, names, routerpod
+from trimtab_operator.core.recipe import Resolution
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSettings:
+    """What children depend on besides their owner: the image of routers whose policy names none."""
+
+    router_image: str
+
+
+def pool_selector(pool: InferencePool) -> dict[str, str]:
+    """The labels that only the pool's pods have."""
+    return {names.POOL_LABEL: names.label_value(pool.metadata.name)}
+
+
+def policy_selector(policy: RoutingPolicy) -> dict[str, str]:
+    """The labels that only the policy's router pods have."""
+    return {names.POLICY_LABEL: names.label_value(policy.metadata.name)}
+
+
+def pool_objects(pool: InferencePool, resolution: Resolution, *, replicas: int | None) -> list[Manifest]:
+    """Deployment, headless Service and PodDisruptionBudget of a pool whose recipe was accepted.
+
+    `replicas` None leaves the number of replicas to its own writer.
+    """
+    name, selector = names.engine_name(pool.metadata.name), pool_selector(pool)
+    labels = childmeta.labels(component="engine", instance=pool.metadata.name, key=names.POOL_LABEL)
+    deployment: Manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": childmeta.metadata(pool, name, labels),
+        "spec": {
+            "selector": {"matchLabels": selector},
+            # A new replica never starts beside the old one it replaces: GPUs are counted.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+            "revisionHistoryLimit": 3,
+            "progressDeadlineSeconds": enginepod.STARTUP_SECONDS + enginepod.grace_seconds(pool),
+            "template": enginepod.pod_template(pool, resolution.flags, labels),
+        },
+    }
+    service: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": childmeta.metadata(pool, name, labels),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": False,
+            "selector": selector,
+            "ports": [{"name": "http", "port": names.ENGINE_PORT, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+    budget = childmeta.disruption_budget(pool, name, child_labels=labels, selector=selector)
+    service, budget, deployment = (childmeta.stamped(manifest) for manifest in (service, budget, deployment))
+    if replicas is not None:
+        # After the digest: creating and keeping a Deployment is the same desire.
+        deployment["spec"]["replicas"] = replicas
+    return [service, budget, deployment]
+
+
+def policy_objects(policy: RoutingPolicy, config: RouterConfig, settings: ChildSettings) -> list[Manifest]:
+    """ConfigMap, Service, Deployment and, with more than one router, PodDisruptionBudget of a policy."""
+    name, selector = names.router_name(policy.metadata.name), policy_selector(policy)
+    labels = childmeta.labels(component="router", instance=policy.metadata.name, key=names.POLICY_LABEL)
+    meta = childmeta.metadata(policy, name, labels)
+    children = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {names.CONFIG_KEY: config.document()}},
+        _router_service(meta, selector),
+        _router_deployment(policy, meta, settings, labels),
+    ]
+    if policy.spec.router.replicas > 1:
+        children.append(childmeta.disruption_budget(policy, name, child_labels=labels, selector=selector))
+    return [childmeta.stamped(manifest) for manifest in children]
+
+
+def router_address(policy: RoutingPolicy) -> str:
+    """Where OpenAI clients connect, inside the cluster."""
+    return f"http://{names.router_name(policy.metadata.name)}.{policy.metadata.namespace}.svc/v1"
+
+
+def _router_service(meta: Manifest, selector: dict[str, str]) -> Manifest:
+    port = {"name": "http", "port": names.ROUTER_SERVICE_PORT, "targetPort": "http", "protocol": "TCP"}
+    spec = {"type": "ClusterIP", "selector": selector, "ports": [port]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+
+
+def _router_deployment(
+    policy: RoutingPolicy, meta: Manifest, settings: ChildSettings, labels: dict[str, str]
+) -> Manifest:
+    template = routerpod.pod_template(policy, image=settings.router_image, config_map=meta["name"], labels=labels)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": meta,
+        "spec": {
+            "replicas": policy.spec.router.replicas,
+            "selector": {"matchLabels": policy_selector(policy)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "revisionHistoryLimit": 3,
+            "template": template,
+        },
+    }

@@ -1,0 +1,112 @@
+"""The pod of one replica: vLLM with the resolved flags, hardened, with time to load and time to drain."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from trimtab_crds.accelerators import Accelerator, accelerator
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_operator.core import childmeta, names
+
+Manifest = dict[str, Any]
+
+CONTAINER = "engine"
+#: Loading a large model from a cold registry and a cold hub takes many minutes; vLLM opens its port only when ready.
+STARTUP_SECONDS = 1800
+_STARTUP_PERIOD_SECONDS = 5
+#: Between the end of the engine's own drain and the kill.
+_MARGIN_SECONDS = 30
+_HOME = names.OWN_VOLUMES["trimtab-home"]
+
+
+def pod_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, str]) -> Manifest:
+    """The pod template of the pool's Deployment."""
+    gpu = accelerator(pool.spec.accelerator.name)
+    overrides = pool.spec.engine.pod
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        # Service links would inject `<SERVICE>_PORT` variables; those of a Service named vllm stop vLLM.
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace_seconds(pool),
+        "securityContext": childmeta.pod_security(overrides.run_as_user),
+        "tolerations": _tolerations(pool, gpu),
+        "containers": [_container(pool, flags, gpu)],
+        "volumes": [*_own_volumes(), *overrides.volumes],
+    }
+    if overrides.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in overrides.image_pull_secrets]
+    if pool.spec.nodes.selector:
+        spec["nodeSelector"] = dict(pool.spec.nodes.selector)
+    elif gpu.labels:
+        spec["affinity"] = _prefers(gpu)
+    annotations = childmeta.scraped(names.ENGINE_PORT)
+    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+
+
+def grace_seconds(pool: InferencePool) -> int:
+    """How long a pod that ends may take: stop being sent to, drain, exit."""
+    return childmeta.PRE_STOP_SECONDS + pool.spec.drain.deadline_seconds + _MARGIN_SECONDS
+
+
+def _container(pool: InferencePool, flags: Iterable[str], gpu: Accelerator) -> Manifest:
+    engine, overrides = pool.spec.engine, pool.spec.engine.pod
+    gpus = {gpu.resource: str(pool.spec.accelerator.count)}
+    failures = STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS
+    return {
+        "name": CONTAINER,
+        "image": engine.image,
+        "command": [*engine.command, pool.spec.model.name, *flags],
+        "env": _environment(pool),
+        "ports": [{"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
+        "resources": {"requests": {**overrides.requests, **gpus}, "limits": {**overrides.limits, **gpus}},
+        "startupProbe": childmeta.http_probe(
+            "/health", "http", period_seconds=_STARTUP_PERIOD_SECONDS, failures=failures
+        ),
+        "readinessProbe": childmeta.http_probe("/health", "http", period_seconds=5, failures=3),
+        "livenessProbe": childmeta.http_probe("/health", "http", period_seconds=10, failures=6),
+        "lifecycle": {"preStop": {"sleep": {"seconds": childmeta.PRE_STOP_SECONDS}}},
+        "securityContext": childmeta.container_security(),
+        "volumeMounts": _mounts(pool),
+    }
+
+
+def _environment(pool: InferencePool) -> list[Manifest]:
+    """Ours first; what the user sets by the same name replaces it."""
+    ours = {
+        "HOME": _HOME,
+        # PyTorch asks for the user's name, and an arbitrary user id has none in the image.
+        "USER": "engine",
+        "HF_HOME": f"{_HOME}/.cache/huggingface",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    theirs = {variable.name: variable.value for variable in pool.spec.engine.env}
+    return [{"name": name, "value": value} for name, value in {**ours, **theirs}.items()]
+
+
+def _mounts(pool: InferencePool) -> list[Manifest]:
+    theirs = pool.spec.engine.pod.volume_mounts
+    taken = {mount.get("mountPath") for mount in theirs}
+    ours = [{"name": name, "mountPath": path} for name, path in names.OWN_VOLUMES.items() if path not in taken]
+    return [*ours, *theirs]
+
+
+def _own_volumes() -> list[Manifest]:
+    # Tensor-parallel workers talk through shared memory; the default of a container is 64 MiB.
+    return [
+        {"name": name, "emptyDir": {"medium": "Memory"} if path == "/dev/shm" else {}}  # noqa: S108
+        for name, path in names.OWN_VOLUMES.items()
+    ]
+
+
+def _tolerations(pool: InferencePool, gpu: Accelerator) -> list[Manifest]:
+    own: Manifest = {"key": gpu.resource, "operator": "Exists", "effect": "NoSchedule"}
+    theirs = [t.model_dump(by_alias=True, exclude_none=True) for t in pool.spec.nodes.tolerations]
+    return [own, *(toleration for toleration in theirs if toleration != own)]
+
+
+def _prefers(gpu: Accelerator) -> Manifest:
+    """Without a selector: nodes that say they have this GPU first, by the label of any platform."""
+    terms = [
+        {"weight": 100, "preference": {"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]}}
+        for key, value in sorted(gpu.labels.items())
+    ]
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}

@@ -1,0 +1,36 @@
+"""The kinds that the operator reads or writes, and their addresses at the API server."""
+
+from dataclasses import dataclass
+
+from trimtab_crds.meta import API_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of object in a namespace."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """URL path of the collection (all namespaces when None), of one object, or of its subresource."""
+        prefix = "/api" if "/" not in self.api_version else "/apis"
+        parts = [prefix, self.api_version]
+        if namespace is not None:
+            parts += ["namespaces", namespace]
+        return "/".join([*parts, self.plural, *(part for part in (name, subresource) if part is not None)])
+
+
+POOL = Kind(API_VERSION, "InferencePool", "inferencepools")
+POLICY = Kind(API_VERSION, "RoutingPolicy", "routingpolicies")
+DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+SERVICE = Kind("v1", "Service", "services")
+CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
+DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+POD = Kind("v1", "Pod", "pods")
+EVENT = Kind("v1", "Event", "events")
+LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
+
+CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET)
+BY_NAME = {kind.kind: kind for kind in (POOL, POLICY, *CHILDREN, POD, EVENT, LEASE)}

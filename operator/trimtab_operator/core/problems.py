@@ -1,0 +1,39 @@
+"""Why an object cannot be what its spec says: a machine reason and a sentence with field, value and fix."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One reason not to be Ready. `passing` problems may go away without a new spec."""
+
+    reason: str
+    message: str
+    passing: bool = False
+
+
+def spec_invalid(problems: Iterable[str]) -> Problem:
+    """The spec contradicts itself, or names what does not exist."""
+    return Problem("SpecInvalid", "; ".join(problems))
+
+
+def recipe_refused(reasons: Iterable[str]) -> Problem:
+    """vLLM could not run the recipe on this GPU."""
+    return Problem("RecipeRefused", "; ".join(reasons))
+
+
+def not_ours(children: Iterable[str]) -> Problem:
+    """Objects of the names that we need belong to somebody else."""
+    names = ", ".join(children)
+    return Problem("NotOurs", f"{names} exists and belongs to somebody else; delete or rename it", passing=True)
+
+
+def apply_rejected(what: str, why: str) -> Problem:
+    """The API server refused a child."""
+    return Problem("ApplyRejected", f"the API server refused {what}: {why}", passing=True)
+
+
+def child_ending(what: str) -> Problem:
+    """A child of that name is being deleted; the new one has to wait."""
+    return Problem("ChildEnding", f"{what} is being deleted; it is made again when it is gone", passing=True)
