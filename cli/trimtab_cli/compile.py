@@ -32,7 +32,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         description="Write the document that a router outside Kubernetes reads: one RoutingPolicy and its pools.",
         epilog="example: trimtab compile -f examples/quickstart --endpoint low=http://127.0.0.1:8001 -o router.json",
     )
-    add_files(parser)
+    add_files(parser, required=True)
     parser.add_argument(
         "--endpoint",
         dest="endpoints",
@@ -46,7 +46,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def add_files(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+def add_files(parser: argparse._ActionsContainer, *, required: bool = False) -> None:
     """The option `-f`, the same for every command that reads one policy and its pools."""
     parser.add_argument(
         "-f",
