@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -692,7 +693,7 @@ def test_samples_that_do_not_fit_the_queue_are_refused_together(strict: Server):
 
 def _alive(pid: int) -> bool:
     try:
-        status = open(f"/proc/{pid}/stat").read()  # noqa: PTH123, SIM115
+        status = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,82 @@
+"""The accelerator catalogue: names, figures that hang together, labels."""
+
+import re
+
+import pytest
+
+from trimtab_crds.accelerators import CATALOGUE, GKE_LABEL, PRODUCT_LABEL, Accelerator, accelerator
+
+ALL = list(CATALOGUE.values())
+
+
+@pytest.mark.parametrize("gpu", ALL, ids=lambda gpu: gpu.name)
+def test_entries_hang_together(gpu: Accelerator):
+    assert re.fullmatch(r"nvidia-[a-z0-9-]+-\d+gb", gpu.name)
+    on_the_box = int(gpu.name.rpartition("-")[2].removesuffix("gb"))
+    assert 0.9 * on_the_box <= gpu.memory_gib <= on_the_box
+    assert gpu.resource == "nvidia.com/gpu"
+    assert 300 <= gpu.bandwidth_gb_per_second <= 8000
+    assert gpu.labels[PRODUCT_LABEL]
+    assert set(gpu.tflops) <= {"bf16", "fp8", "fp4", "int8"}
+
+
+@pytest.mark.parametrize("gpu", ALL, ids=lambda gpu: gpu.name)
+def test_compute_types_follow_the_compute_capability(gpu: Accelerator):
+    major, minor = map(int, gpu.compute_capability.split("."))
+    assert ("fp8" in gpu.tflops) == ((major, minor) >= (8, 9))
+    assert ("fp4" in gpu.tflops) == (major >= 10)
+
+
+@pytest.mark.parametrize("gpu", ALL, ids=lambda gpu: gpu.name)
+def test_narrower_types_are_never_slower(gpu: Accelerator):
+    bf16 = gpu.flops_per_second(16)
+    assert gpu.flops_per_second(8) >= bf16
+    assert gpu.flops_per_second(4) >= bf16
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "tflops"),
+    [
+        pytest.param("nvidia-h100-80gb", 16, 989.5, id="h100-bf16"),
+        pytest.param("nvidia-h100-80gb", 8, 1979, id="h100-fp8"),
+        pytest.param("nvidia-h100-80gb", 4, 989.5, id="h100-widens-fp4"),
+        pytest.param("nvidia-a100-80gb", 8, 312, id="a100-widens-fp8"),
+        pytest.param("nvidia-b200-180gb", 4, 9000, id="b200-fp4"),
+        pytest.param("nvidia-l4-24gb", 5, 121, id="odd-widths-are-widened"),
+    ],
+)
+def test_operations_per_weight_width(name: str, bits: int, tflops: float):
+    assert CATALOGUE[name].flops_per_second(bits) == pytest.approx(tflops * 1e12)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("nvidia-h100-80gb", "nvidia-h100-80gb"),
+        ("nvidia-a100-40gb", "nvidia-tesla-a100"),
+        ("nvidia-l4-24gb", "nvidia-l4"),
+        ("nvidia-t4-16gb", "nvidia-tesla-t4"),
+        ("nvidia-b200-180gb", "nvidia-b200"),
+    ],
+)
+def test_gke_labels(name: str, label: str):
+    assert CATALOGUE[name].labels[GKE_LABEL] == label
+
+
+def test_units():
+    gpu = CATALOGUE["nvidia-h100-80gb"]
+    assert gpu.memory_bytes == pytest.approx(85.5e9, rel=0.01)
+    assert gpu.bandwidth_bytes_per_second == pytest.approx(3.35e12)
+
+
+def test_entries_can_be_keys():
+    assert len(set(ALL)) == len(CATALOGUE)
+
+
+def test_a_name_finds_its_entry():
+    assert accelerator("nvidia-h200-141gb") is CATALOGUE["nvidia-h200-141gb"]
+
+
+def test_an_unknown_name_is_told_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"accelerator 'h100' is not in the catalogue; use one of nvidia-t4-16gb, "):
+        accelerator("h100")
