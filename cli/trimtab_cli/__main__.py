@@ -126,7 +126,7 @@ def _dispatch(argv: list[str]) -> int:
     command = next((c for c in COMMANDS if c.name == argv[0]), None)
     if command is None:
         raise UsageError(_unknown(argv[0]))
-    return _entry(command)(argv[1:])
+    return entry(command)(argv[1:])
 
 
 def _unknown(word: str) -> str:
@@ -135,7 +135,8 @@ def _unknown(word: str) -> str:
     return f"no such command: {word}; {hint}"
 
 
-def _entry(command: Command) -> Callable[[Sequence[str]], int]:
+def entry(command: Command) -> Callable[[Sequence[str]], int]:
+    """The function behind a command; UsageError that names the extra where a module of one is missing."""
     try:
         module = importlib.import_module(command.module)
     except ModuleNotFoundError as error:

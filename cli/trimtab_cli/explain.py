@@ -107,18 +107,15 @@ def _print_table(plan: dict[str, Any]) -> None:
     out.print(f"[bold]{plan['tier']}[/] on pool {plan['pool']}: class {plan['class']}, {plan['strategy']}")
     out.print(escape(f"{plan['reason']}: {plan['message']}"))
     seconds, cost = _estimates(plan)
-    out.print(
-        f"budget: {budget['thinking_tokens']} thinking and {budget['output_tokens']} output tokens, "
-        f"at most {seconds} s, cost {cost}"
-    )
+    thinking, output = _tokens(budget)
+    out.print(f"budget: {thinking} thinking and {output} output tokens; seconds {seconds}, cost {cost}")
     table = Table("", "tier", "pool", "thinking", "output", "seconds", "cost", "reason", "", box=box.SIMPLE_HEAD)
     for candidate in plan["candidates"]:
         table.add_row(
             "→" if candidate["accepted"] else "",
             candidate["tier"],
             candidate["pool"],
-            str(candidate["budget"]["thinking_tokens"]),
-            str(candidate["budget"]["output_tokens"]),
+            *_tokens(candidate["budget"]),
             *_estimates(candidate),
             candidate["reason"],
             escape(candidate["message"]),
@@ -131,3 +128,12 @@ def _estimates(plan: dict[str, Any]) -> tuple[str, str]:
     """Seconds and cost in words; a pool without `model.shape` has none."""
     seconds, cost = plan["budget"]["seconds"], plan["budget"]["cost"]
     return (f"{seconds:.1f}", f"{cost:.6f}") if seconds else ("unknown", "unknown")
+
+
+def _tokens(budget: dict[str, Any]) -> tuple[str, str]:
+    """Thinking and output tokens in words; nothing bounds them on a pool that is asked for by name."""
+
+    def words(tokens: int | None) -> str:
+        return "unbounded" if tokens is None else str(tokens)
+
+    return words(budget["thinking_tokens"]), words(budget["output_tokens"])

@@ -164,18 +164,22 @@ class _Loader(yaml.SafeLoader):
 
 def _parse(source: str, text: str) -> Iterator[Document]:
     """The documents of one text; `kind: List` counts as its items."""
-    loader = _Loader(text)
+    try:
+        yield from _read(source, _Loader(text))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{source}, line {line}: not YAML: {error.problem or error.context}; correct it") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{source}: not YAML: {' '.join(str(error).split())}; correct it") from None
+
+
+def _read(source: str, loader: _Loader) -> Iterator[Document]:
     try:
         while loader.check_node() and (node := loader.get_node()) is not None:
             where = f"{source}, line {node.start_mark.line + 1}"
             manifest = loader.construct_document(node)
             if manifest is not None:
                 yield from _checked(where, manifest)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{source}, line {line}: not YAML: {error.problem or error.context}; correct it") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{source}: not YAML: {' '.join(str(error).split())}; correct it") from None
     finally:
         loader.dispose()
 
