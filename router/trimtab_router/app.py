@@ -1,0 +1,105 @@
+"""A worker process: `python -m trimtab_router.app OPTIONS-AS-JSON`, with the report socket as its standard input."""
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+from typing import Any
+
+import orjson
+import uvloop
+
+from trimtab_router.shell.batch import Scorer
+from trimtab_router.shell.options import Options
+from trimtab_router.shell.worker import TICK_SECONDS, Worker
+
+BACKLOG = 4096
+_log = logging.getLogger(__name__)
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A socket that shares its port with those of the other workers; the kernel spreads connections over them."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(address)
+    return sock
+
+
+def load_scorer() -> Scorer:
+    """The packaged classifier, warm."""
+    from trimtab_classifier.features import Query
+    from trimtab_router.shell.classifier import OnnxClassifier
+
+    scorer = OnnxClassifier()
+    scorer.score([Query("warm up")])
+    return scorer
+
+
+async def serve(options: Options, scorer: Scorer | None, report: socket.socket | None) -> None:
+    """Serves until SIGTERM or SIGINT (or until the supervisor is gone), then drains; a second signal ends at once."""
+    worker, loop = Worker(options, scorer), asyncio.get_running_loop()
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+
+    def on_stop() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_stop)
+    loop.add_signal_handler(signal.SIGHUP, worker.config.load)
+    worker.config.poll()
+    server = await loop.create_server(worker.connection, sock=listener(options.host, options.port), backlog=BACKLOG)
+    beat = asyncio.create_task(_beat(worker, report, stop))
+    await stop.wait()
+    await worker.drain(server, stop_now)
+    beat.cancel()
+    await asyncio.gather(beat, return_exceptions=True)
+    if report is not None:
+        await _send(report, worker.report())
+
+
+async def _beat(worker: Worker, report: socket.socket | None, stop: asyncio.Event) -> None:
+    """Once a second: time limits and a report. The supervisor's end of the socket closes when it dies."""
+    while True:
+        try:
+            worker.tick()
+        except Exception:  # noqa: BLE001 - one bad tick must not end the limits of all others
+            _log.exception("tick failed")
+        if report is not None and not await _send(report, worker.report()):
+            stop.set()
+        await asyncio.sleep(TICK_SECONDS)
+
+
+async def _send(report: socket.socket, document: dict[str, Any]) -> bool:
+    try:
+        async with asyncio.timeout(TICK_SECONDS):
+            await asyncio.get_running_loop().sock_sendall(report, orjson.dumps(document) + b"\n")
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def run_worker(options: Options, report: socket.socket | None) -> None:
+    """Runs one worker in this process."""
+    scorer = load_scorer() if options.classifier else None
+    uvloop.run(serve(options, scorer, report))
+
+
+def main() -> int:
+    """The worker's entry point; only the supervisor calls it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker %(process)d %(message)s")
+    report = socket.socket(fileno=0)
+    report.setblocking(False)
+    run_worker(Options(**json.loads(sys.argv[1])), report)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,107 @@
+"""The wire document compiled for decisions: tiers in order, look-ups by name, thresholds as numbers."""
+
+from dataclasses import dataclass
+
+from trimtab_crds.wire import ClassConfig, ManualConfig, PoolConfig, RouterConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A tier with its pool."""
+
+    index: int
+    name: str
+    pool: PoolConfig
+    thinking_tokens: int
+    """0 where the pool's engine cannot enforce a budget."""
+    output_tokens: int
+    graded: bool
+    """Quality decisions may choose it; see `_graded`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Everything a decision reads of a RouterConfig."""
+
+    config: RouterConfig
+    digest: str
+    rungs: tuple[Rung, ...]
+    by_name: dict[str, Rung]
+    by_model: dict[str, Rung]
+    """Rungs by the served name of their pool; the cheaper tier where two pools share one."""
+    models: frozenset[str]
+    graded: tuple[Rung, ...]
+    classes: dict[str, ClassConfig]
+    context: tuple[tuple[int, Rung], ...]
+    """Thresholds, longest first."""
+    default: Rung
+    gain_threshold: float
+    out_of_domain: float
+    """Scores at or above it are unfamiliar; above 1 never."""
+
+    @property
+    def manual(self) -> ManualConfig:
+        """What requests may choose by hand."""
+        return self.config.manual
+
+    @property
+    def policy(self) -> str:
+        """`namespace/name`."""
+        return self.config.policy
+
+
+def gain_threshold(quality: int) -> float:
+    """Gain in accuracy that a step up the ladder must promise, from the knob (0-100).
+
+    `0.6 * ((100 - quality) / 100)^2`: 0.15 at 50, 0.04 at 75, 0.34 at 25. The ends are exact: at 0 nothing is worth a
+    step, at 100 everything is.
+    """
+    if quality <= 0:
+        return float("inf")
+    if quality >= 100:
+        return float("-inf")
+    return 0.6 * ((100 - quality) / 100) ** 2
+
+
+def _graded(config: RouterConfig) -> list[bool]:
+    """Tiers that exist for long prompts only are no step in quality.
+
+    A tier is one when a context threshold names it and its thinking budget is below that of a tier before it.
+    """
+    for_context = {c.tier for c in config.context}
+    most, graded = 0, []
+    for tier in config.tiers:
+        graded.append(tier.name not in for_context or tier.thinking_tokens >= most)
+        most = max(most, tier.thinking_tokens)
+    return graded
+
+
+def _rungs(config: RouterConfig) -> tuple[Rung, ...]:
+    rungs = []
+    for i, (tier, graded) in enumerate(zip(config.tiers, _graded(config), strict=True)):
+        pool = config.pool(tier.pool)
+        thinking = tier.thinking_tokens if pool.reasoning else 0
+        rungs.append(Rung(i, tier.name, pool, thinking, tier.output_tokens, graded))
+    return tuple(rungs)
+
+
+def compile_ladder(config: RouterConfig) -> Ladder:
+    """The ladder of a valid document."""
+    rungs = _rungs(config)
+    by_name = {r.name: r for r in rungs}
+    context = sorted(config.context, key=lambda c: c.min_prompt_tokens, reverse=True)
+    percent = config.classifier.out_of_domain_percent
+    return Ladder(
+        config=config,
+        digest=config.digest(),
+        rungs=rungs,
+        by_name=by_name,
+        by_model={r.pool.served_name: r for r in reversed(rungs)},
+        models=frozenset(config.models),
+        graded=tuple(r for r in rungs if r.graded) or rungs,
+        classes={c.name: c for c in config.classes},
+        context=tuple((c.min_prompt_tokens, by_name[c.tier]) for c in context),
+        default=by_name[config.classifier.default_tier],
+        gain_threshold=gain_threshold(config.quality),
+        out_of_domain=percent / 100 if percent < 100 else 2.0,
+    )

@@ -1,0 +1,142 @@
+"""A plan for one request and the arithmetic of its budget."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from trimtab_router.core.facts import Facts
+from trimtab_router.core.ladder import Ladder, Rung
+from trimtab_router.core.scores import Scores
+
+UNSCORED: Final = "unscored"
+"""The class of a request that no score was needed for."""
+THINKING_SHARE: Final = 0.5
+"""Part of a thinking budget that is used on average; only demand is estimated with it."""
+_LEAST_ANSWER_TOKENS: Final = 256
+
+Reason = Literal[
+    "PoolByName",
+    "TierHeader",
+    "BudgetHeader",
+    "BudgetField",
+    "ReasoningEffort",
+    "LongContext",
+    "ClassRule",
+    "Gain",
+    "OutOfDomain",
+    "ClassifierMiss",
+    "ClassifierOff",
+    "Fallback",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the request may use."""
+
+    thinking_tokens: int | None
+    """None: a pool addressed by name, which nothing bounds."""
+    output_tokens: int | None
+    """Tokens of the answer after the thinking."""
+    seconds: float
+    """Time to the last token, when the whole budget is used and the engine does not queue."""
+    cost: float
+    """Price of the GPU time, currency units."""
+    samples: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A tier and what fixed the budget there."""
+
+    rung: Rung
+    reason: Reason
+    thinking_tokens: int | None = None
+    """Asked for by hand; it also holds on fallbacks."""
+    class_budget: tuple[int, int] | None = None
+    """Thinking and output tokens of the class rule."""
+    strict: bool = False
+    """The tier itself was asked for: nothing else may serve the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The decision for one request."""
+
+    rung: Rung
+    budget: Budget
+    reason: Reason
+    class_name: str
+    fallbacks: tuple[Rung, ...]
+    choice: Choice
+    facts: Facts
+    scores: Scores | None
+    ladder: Ladder
+    strategy: str = "single"
+
+    @property
+    def tier(self) -> str:
+        """Name of the tier."""
+        return self.rung.name
+
+    @property
+    def pool(self) -> str:
+        """Name of the tier's pool."""
+        return self.rung.pool.name
+
+    def expected_output_tokens(self) -> int:
+        """Part of the thinking budget and the predicted length of the answer, within the client's cap."""
+        thinking, output = self.budget.thinking_tokens or 0, self.budget.output_tokens or self.rung.output_tokens
+        answer = min(self.scores.output_tokens_p50, output) if self.scores else output // 2
+        tokens = int(thinking * THINKING_SHARE) + answer
+        return tokens if self.facts.max_tokens is None else min(tokens, self.facts.max_tokens)
+
+
+def fits(rung: Rung, facts: Facts) -> bool:
+    """The prompt and the least useful answer (or the client's own cap) fit the pool's context."""
+    context = rung.pool.context_tokens
+    if context is None:
+        return True
+    answer = min(rung.output_tokens, _LEAST_ANSWER_TOKENS) if facts.max_tokens is None else facts.max_tokens
+    return facts.prompt_tokens + answer <= context
+
+
+def budget_on(rung: Rung, facts: Facts, choice: Choice) -> Budget:
+    """The budget of the request on `rung`, whether it was chosen or is a fallback.
+
+    The client's own `thinking_token_budget` can only lower the thinking. The client's own cap on all tokens is kept;
+    the thinking then shrinks so that half of the cap, or the output budget where that is less, is left for the answer.
+    """
+    own = facts.thinking_token_budget
+    if facts.pool is not None:
+        thinking = choice.thinking_tokens if own is None or own < 0 else own
+        output = facts.max_tokens
+        return _priced(rung, facts, thinking, output)
+    thinking, output = rung.thinking_tokens, rung.output_tokens
+    if choice.class_budget is not None and rung is choice.rung:
+        thinking, output = choice.class_budget
+    if choice.thinking_tokens is not None:
+        thinking = choice.thinking_tokens
+    if not rung.pool.reasoning:
+        thinking = 0
+    if own is not None and own >= 0:
+        thinking = min(thinking, own)
+    cap = facts.max_tokens
+    if cap is not None:
+        thinking = min(thinking, cap - min(output, (cap + 1) // 2))
+        output = cap - thinking
+    return _priced(rung, facts, thinking, output)
+
+
+def _priced(rung: Rung, facts: Facts, thinking: int | None, output: int | None) -> Budget:
+    pool = rung.pool
+    tokens = (rung.thinking_tokens if thinking is None else thinking) + (
+        rung.output_tokens if output is None else output
+    )
+    prefill = facts.prompt_tokens * pool.prompt_token_seconds
+    gpu_seconds = prefill + tokens * pool.output_token_seconds
+    return Budget(
+        thinking,
+        output,
+        prefill + tokens * pool.output_token_latency_seconds,
+        gpu_seconds / 3600 * pool.gpu_hour_milli / 1000,
+    )

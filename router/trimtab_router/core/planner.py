@@ -1,0 +1,147 @@
+"""Facts and scores to a plan. The same input gives the same plan.
+
+First match decides: pool by name, tier header, budget 1-100, reasoning_effort, context threshold, class rule of the
+policy, gain predicted by the classifier. Whatever decides, a tier whose pool cannot hold the prompt is never chosen;
+only a pool that was named directly is left to refuse by itself.
+
+A budget `b` on `n` graded tiers: the tier is number `(b*n - 1) // 100`, and the thinking tokens rise evenly from the
+tier before it to the tier's own. `reasoning_effort` is a budget by name (`facts.EFFORTS`). With a tier header, budget
+and effort are a share of that tier's thinking tokens.
+
+Gain: the classifier predicts what the next tier adds in accuracy; every further step is taken to add half of the one
+before. The chosen tier is the first whose next step promises less than `ladder.gain_threshold(quality)`.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from trimtab_crds.wire import RouterConfig
+from trimtab_router.core.errors import ApiError
+from trimtab_router.core.explain import plan_as_dict
+from trimtab_router.core.facts import EFFORTS, Facts
+from trimtab_router.core.ladder import Ladder, Rung, compile_ladder
+from trimtab_router.core.plan import UNSCORED, Choice, Plan, budget_on, fits
+from trimtab_router.core.scores import Scores
+
+__all__ = ["fall_back", "needs_scores", "plan", "plan_as_dict", "plan_on"]
+
+STEP_DECAY: Final = 0.5
+
+
+def plan(facts: Facts, scores: Scores | None, config: RouterConfig) -> Plan:
+    """The plan under `config`; raises ApiError when no tier can hold the prompt."""
+    return plan_on(facts, scores, compile_ladder(config))
+
+
+def needs_scores(facts: Facts, ladder: Ladder) -> bool:
+    """Nothing that comes before the classifier decides the request."""
+    return not facts.by_hand and _by_context(facts, ladder) is None
+
+
+def plan_on(facts: Facts, scores: Scores | None, ladder: Ladder, *, classifier_off: bool = False) -> Plan:
+    """As `plan`, for a ladder that is compiled once; `classifier_off` only names the reason for absent scores."""
+    choice = _by_hand(facts, ladder) or _by_context(facts, ladder) or _by_scores(scores, ladder, classifier_off)
+    choice = _that_fits(choice, facts, ladder)
+    return Plan(
+        choice.rung,
+        budget_on(choice.rung, facts, choice),
+        choice.reason,
+        UNSCORED if scores is None else scores.class_name,
+        () if choice.strict else _others(choice.rung, facts, ladder),
+        choice,
+        facts,
+        scores,
+        ladder,
+    )
+
+
+def fall_back(failed: Plan) -> Plan | None:
+    """The plan for the next candidate after the pool of `failed` refused; None when there is none."""
+    if not failed.fallbacks:
+        return None
+    rung, *rest = failed.fallbacks
+    budget = budget_on(rung, failed.facts, failed.choice)
+    return replace(failed, rung=rung, budget=budget, reason="Fallback", fallbacks=tuple(rest))
+
+
+def _by_hand(facts: Facts, ladder: Ladder) -> Choice | None:
+    if not facts.by_hand:
+        return None
+    share = facts.budget if facts.budget is not None else _effort_share(facts, ladder)
+    if facts.tier is not None or facts.pool is not None:
+        rung = ladder.by_name[facts.tier] if facts.tier is not None else ladder.by_model[facts.model]
+        thinking = None if share is None else rung.thinking_tokens * share // 100
+        return Choice(rung, "TierHeader" if facts.tier is not None else "PoolByName", thinking, strict=True)
+    rung, thinking = _on_scale(share or 0, ladder)
+    if facts.budget is None:
+        return Choice(rung, "ReasoningEffort", thinking)
+    return Choice(rung, "BudgetHeader" if facts.budget_field == "x-trimtab-budget" else "BudgetField", thinking)
+
+
+def _effort_share(facts: Facts, ladder: Ladder) -> int | None:
+    return None if facts.effort is None else min(EFFORTS[facts.effort], ladder.manual.max_budget)
+
+
+def _on_scale(budget: int, ladder: Ladder) -> tuple[Rung, int]:
+    """The tier and the thinking tokens of a budget; 0 is the cheapest tier without thinking."""
+    if budget <= 0:
+        return ladder.graded[0], 0
+    count = len(ladder.graded)
+    index = (budget * count - 1) // 100
+    rung = ladder.graded[index]
+    before = ladder.graded[index - 1].thinking_tokens if index else 0
+    if rung.thinking_tokens <= before:
+        return rung, rung.thinking_tokens
+    return rung, before + (rung.thinking_tokens - before) * (budget * count - 100 * index) // 100
+
+
+def _by_context(facts: Facts, ladder: Ladder) -> Choice | None:
+    for least, rung in ladder.context:
+        if facts.prompt_tokens >= least:
+            return Choice(rung, "LongContext")
+    return None
+
+
+def _by_scores(scores: Scores | None, ladder: Ladder, classifier_off: bool) -> Choice:
+    if scores is None:
+        return Choice(ladder.default, "ClassifierOff" if classifier_off else "ClassifierMiss")
+    if scores.out_of_domain >= ladder.out_of_domain:
+        return Choice(ladder.default, "OutOfDomain")
+    rule = ladder.classes.get(scores.class_name)
+    if rule is not None:
+        rung = ladder.by_name[rule.tier]
+        thinking = rung.thinking_tokens if rule.thinking_tokens is None else rule.thinking_tokens
+        output = rung.output_tokens if rule.output_tokens is None else rule.output_tokens
+        return Choice(rung, "ClassRule", class_budget=(thinking, output))
+    gain, last = scores.gain, len(ladder.graded) - 1
+    for i, rung in enumerate(ladder.graded):
+        if i == last or gain < ladder.gain_threshold:
+            return Choice(rung, "Gain")
+        gain *= STEP_DECAY
+    raise AssertionError("a ladder has at least one rung")
+
+
+def _others(chosen: Rung, facts: Facts, ladder: Ladder) -> tuple[Rung, ...]:
+    """Fallbacks: stronger tiers first, nearest first, then weaker ones; only those that hold the prompt."""
+    if len(ladder.rungs) == 1:
+        return ()
+    after, before = ladder.rungs[chosen.index + 1 :], ladder.rungs[: chosen.index]
+    return tuple(r for r in (*after, *reversed(before)) if fits(r, facts))
+
+
+def _that_fits(choice: Choice, facts: Facts, ladder: Ladder) -> Choice:
+    if choice.reason == "PoolByName" or fits(choice.rung, facts):
+        return choice
+    others = () if choice.strict else _others(choice.rung, facts, ladder)
+    if others:
+        return replace(choice, rung=others[0], reason="LongContext")
+    rungs = (choice.rung,) if choice.strict else ladder.rungs
+    limits = ", ".join(f"{r.name} {r.pool.context_tokens}" for r in rungs)
+    answer = "" if facts.max_tokens is None else f" and max_tokens {facts.max_tokens}"
+    raise ApiError(
+        400,
+        f"messages: about {facts.prompt_tokens} prompt tokens{answer} do not fit the context of any allowed tier "
+        f"({limits}); shorten the prompt or lower max_tokens",
+        param="messages",
+        code="context_length_exceeded",
+    )

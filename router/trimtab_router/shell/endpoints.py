@@ -1,0 +1,130 @@
+"""The replicas of every pool: listed addresses, or a DNS name that is resolved again and again."""
+
+import asyncio
+import logging
+import random
+import socket
+from collections.abc import Awaitable, Iterable
+from typing import Protocol
+
+from trimtab_crds.wire import PoolConfig
+from trimtab_router.core.pick import pick
+from trimtab_router.shell.upstream import Endpoint
+
+RESOLVE_SECONDS = 1.0
+RESOLVE_TIMEOUT_SECONDS = 5.0
+_NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+_log = logging.getLogger(__name__)
+Address = tuple[str, int]
+
+
+class Resolver(Protocol):
+    """Finds the addresses of a DNS name."""
+
+    def __call__(self, host: str, port: int) -> Awaitable[list[Address] | None]:
+        """Addresses, none when the name has none; None when nobody could say."""
+
+
+async def resolve(host: str, port: int) -> list[Address] | None:
+    """getaddrinfo. A name without addresses is a Service without ready replicas; a silent server changes nothing."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT_SECONDS):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        return [] if error.errno in _NO_SUCH_NAME else None
+    except (OSError, TimeoutError):
+        return None
+    return sorted({(str(entry[4][0]), int(entry[4][1])) for entry in found})
+
+
+def listed(addresses: Iterable[str]) -> list[Address]:
+    """`host:port` texts as pairs."""
+    pairs = [a.rsplit(":", 1) for a in addresses]
+    return [(host.strip("[]"), int(port)) for host, port in pairs]
+
+
+class Replicas:
+    """The replicas of one pool."""
+
+    __slots__ = ("config", "endpoints")
+
+    def __init__(self, config: PoolConfig) -> None:
+        self.config = config
+        self.endpoints: list[Endpoint] = []
+
+    def replace(self, addresses: Iterable[Address]) -> None:
+        """Sets the addresses; replicas that stay keep their connections and their history."""
+        known = {(e.host, e.port): e for e in self.endpoints}
+        self.endpoints = [known.pop(a) if a in known else Endpoint(*a) for a in addresses]
+        for endpoint in known.values():
+            endpoint.leave()
+
+    def pick(self, tried: set[Endpoint], key: int, now: float) -> Endpoint | None:
+        """A replica that was not tried; those that failed a moment ago only when there is no other."""
+        if len(self.endpoints) == 1:
+            only = self.endpoints[0]
+            return None if only in tried else only
+        untried = [e for e in self.endpoints if e not in tried]
+        usable = [e for e in untried if not e.health.rests(now)] or untried
+        if not usable:
+            return None
+        loads, seeds = [e.inflight for e in usable], [e.seed for e in usable]
+        return usable[pick(loads, seeds, key=key, draw=random.getrandbits(30))]
+
+
+class Directory:
+    """The replicas of every pool of the configuration."""
+
+    def __init__(self, resolver: Resolver = resolve) -> None:
+        self.pools: dict[str, Replicas] = {}
+        self._resolver = resolver
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def configure(self, pools: Iterable[PoolConfig]) -> None:
+        """Takes the pools of a new configuration; must run inside the event loop."""
+        wanted = {p.name: p for p in pools}
+        for name in [n for n in self.pools if n not in wanted]:
+            self.pools.pop(name).replace(())
+            self._stop(name)
+        for name, config in wanted.items():
+            replicas = self.pools.setdefault(name, Replicas(config))
+            moved = (replicas.config.host, replicas.config.port) != (config.host, config.port)
+            replicas.config = config
+            if config.host is None:
+                self._stop(name)
+                replicas.replace(listed(config.addresses))
+            elif moved or name not in self._tasks:
+                self._stop(name)
+                self._tasks[name] = asyncio.create_task(self._follow(replicas), name=f"resolve {name}")
+
+    def close(self) -> None:
+        """Stops resolving and closes what is idle."""
+        for name in list(self._tasks):
+            self._stop(name)
+        for replicas in self.pools.values():
+            replicas.replace(())
+
+    def close_idle(self, before: float) -> None:
+        """Closes connections that were last used before that time."""
+        for replicas in self.pools.values():
+            for endpoint in replicas.endpoints:
+                endpoint.close_idle(before)
+
+    def _stop(self, name: str) -> None:
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+
+    async def _follow(self, replicas: Replicas) -> None:
+        host, port = replicas.config.host or "", replicas.config.port
+        while True:
+            await self.refresh(replicas, host, port)
+            await asyncio.sleep(RESOLVE_SECONDS)
+
+    async def refresh(self, replicas: Replicas, host: str, port: int) -> None:
+        """Resolves once."""
+        found = await self._resolver(host, port)
+        if found is not None and found != [(e.host, e.port) for e in replicas.endpoints]:
+            _log.info("pool %s: replicas %s", replicas.config.name, [f"{h}:{p}" for h, p in found])
+            replicas.replace(found)

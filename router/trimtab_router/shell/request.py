@@ -1,0 +1,89 @@
+"""One request as it arrives."""
+
+from typing import Final
+
+# Hop-by-hop, rewritten, or about the bytes that the router reads itself. Everything else is passed on.
+NOT_FORWARDED: Final = frozenset(
+    {
+        b"accept-encoding",
+        b"connection",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"expect",
+        b"host",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"x-request-id",
+    }
+)
+_READ: Final = {b"content-encoding", b"content-length", b"expect", b"x-request-id", b"connection"}
+_OWN: Final = b"x-trimtab-"
+
+
+class Request:
+    """Its parts, filled by the parser's callbacks."""
+
+    __slots__ = (
+        "forward",
+        "header_bytes",
+        "headers",
+        "keep_alive",
+        "method",
+        "options",
+        "parts",
+        "size",
+        "target",
+        "v1_0",
+    )
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.method = b""
+        self.keep_alive = False
+        self.v1_0 = False
+        self.header_bytes = 0
+        self.forward: list[bytes] = []
+        """Header lines for the engine, each with a CRLF before it."""
+        self.headers: dict[bytes, bytes] = {}
+        """Those that the router reads."""
+        self.options: dict[str, str] = {}
+        """`x-trimtab-*`."""
+        self.parts: list[bytes] = []
+        self.size = 0
+
+    def add_header(self, name: bytes, value: bytes) -> None:
+        """One header line."""
+        self.header_bytes += len(name) + len(value) + 4
+        key = name.lower()
+        if key not in NOT_FORWARDED:
+            if key.startswith(_OWN):
+                self.options[key.decode("latin-1")] = value.decode("latin-1").strip()
+            else:
+                self.forward.append(b"\r\n%b: %b" % (key, value))
+        elif key in _READ:
+            self.headers[key] = value
+
+    def path(self) -> bytes:
+        """The target without its query."""
+        return self.target.split(b"?", 1)[0]
+
+    def body(self) -> bytes:
+        """The whole body."""
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+    def drop_nominated(self) -> None:
+        """Leaves out the headers that `Connection` declares to be for this hop only (RFC 9110, 7.6.1)."""
+        names = {n.strip().lower() for n in self.headers.get(b"connection", b"").split(b",")} - {
+            b"keep-alive",
+            b"close",
+            b"",
+        }
+        if names:
+            self.forward = [line for line in self.forward if line[2:].split(b":", 1)[0] not in names]

@@ -1,0 +1,170 @@
+"""What each path of the data port does."""
+
+import re
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import orjson
+
+from trimtab_router.core.errors import ApiError
+from trimtab_router.core.facts import Route
+from trimtab_router.core.ladder import Ladder
+from trimtab_router.core.parse import Ask, known_models, parse_body, understand, unknown_model
+from trimtab_router.core.plan import UNSCORED, Plan
+from trimtab_router.core.planner import needs_scores, plan_as_dict, plan_on
+from trimtab_router.core.scores import Scores
+from trimtab_router.shell.batch import Batch
+from trimtab_router.shell.exchange import Exchange
+from trimtab_router.shell.exchange import Host as ExchangeHost
+from trimtab_router.shell.request import Request
+from trimtab_router.shell.server import ClientConnection
+
+MODEL_PATH: Final = b"/v1/models/"
+_REJECTED: Final = b"\r\nx-trimtab-reason: Rejected"
+_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+class Host(ExchangeHost, Protocol):
+    """The worker, as far as routes need it."""
+
+    ladder: Ladder | None
+    batch: Batch | None
+
+    def request_id(self) -> bytes:
+        """A new one."""
+
+    def clock(self) -> float:
+        """Seconds of a clock fine enough to time a decision."""
+
+
+def dispatch(host: Host, client: ClientConnection, request: Request) -> None:
+    """Answers a request, or starts the exchange that will."""
+    given = request.headers.get(b"x-request-id")
+    if given is None or _REQUEST_ID.fullmatch(given) is None:
+        request.headers[b"x-request-id"] = host.request_id()
+    try:
+        _route(host, client, request)
+    except ApiError as error:
+        _reject(host, client, request, error)
+
+
+def _route(host: Host, client: ClientConnection, request: Request) -> None:
+    path = request.path()
+    route = _ROUTES.get(path)
+    if route is None and path.startswith(MODEL_PATH):
+        route = ("GET", _model)
+    if route is None:
+        known = ", ".join(p.decode() for p in _ROUTES)
+        raise ApiError(404, f"path: {path[:80].decode('latin-1')} does not exist; use one of {known}", code="not_found")
+    method, handler = route
+    asked = request.method.decode()
+    if asked != method and not (asked == "HEAD" and method == "GET"):
+        raise ApiError(
+            405, f"method: {asked} is not allowed here; use {method}", code="method_not_allowed", allow=_allow(method)
+        )
+    handler(host, client, request)
+
+
+def _allow(method: str) -> str:
+    return "GET, HEAD" if method == "GET" else method
+
+
+def _reject(host: Host, client: ClientConnection, request: Request, error: ApiError) -> None:
+    if host.ladder is not None and request.method == b"POST":
+        host.tally.ended("", UNSCORED, "Rejected", "rejected" if error.status < 500 else "upstream_error")
+    client.respond_error(error, _REJECTED + b"\r\nx-request-id: " + request.headers[b"x-request-id"])
+
+
+def _ladder(host: Host) -> Ladder:
+    if host.ladder is None:
+        raise ApiError(503, "router: no valid configuration yet", code="not_ready", retry_after_seconds=1)
+    return host.ladder
+
+
+def _health(_host: Host, client: ClientConnection, _request: Request) -> None:
+    client.respond(200, b"ok\n", content_type=b"text/plain")
+
+
+def _models(host: Host, client: ClientConnection, _request: Request) -> None:
+    data = [_model_entry(name) for name in known_models(_ladder(host))]
+    client.respond(200, orjson.dumps({"object": "list", "data": data}))
+
+
+def _model(host: Host, client: ClientConnection, request: Request) -> None:
+    name, ladder = request.path()[len(MODEL_PATH) :].decode("latin-1"), _ladder(host)
+    if name not in known_models(ladder):
+        raise unknown_model(name, ladder)
+    client.respond(200, orjson.dumps(_model_entry(name)))
+
+
+def _model_entry(name: str) -> dict[str, str | int]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "trimtab"}
+
+
+def _ask(host: Host, request: Request, route: Route | None) -> Ask:
+    encoding = request.headers.get(b"content-encoding", b"identity")
+    if encoding.lower() != b"identity":
+        shown = encoding[:40].decode("latin-1")
+        raise ApiError(415, f"content-encoding: {shown} is not supported; send the body as it is", code="unsupported")
+    body = parse_body(request.body())
+    route = route or ("completions" if "prompt" in body and "messages" not in body else "chat")
+    return understand(body, request.options, _ladder(host), route=route)
+
+
+def _decide(host: Host, client: ClientConnection, request: Request, ask: Ask, then: Callable[[Plan], None]) -> None:
+    """Scores the query where that matters, plans, and goes on with `then` unless the client is gone."""
+    ladder, started = _ladder(host), host.clock()
+
+    def scored(scores: Scores | None) -> None:
+        if client.transport is None or client.current is not request:
+            return
+        try:
+            plan = plan_on(ask.facts, scores, ladder, classifier_off=host.batch is None)
+        except ApiError as error:
+            _reject(host, client, request, error)
+            return
+        host.tally.decisions.observe(host.clock() - started)
+        then(plan)
+
+    if host.batch is None or not needs_scores(ask.facts, ladder):
+        scored(None)
+    else:
+        host.batch.submit(ask.reading.query, request.size, scored)
+
+
+def _explain(host: Host, client: ClientConnection, request: Request) -> None:
+    def answer(plan: Plan) -> None:
+        client.respond(200, orjson.dumps(plan_as_dict(plan), option=orjson.OPT_INDENT_2))
+
+    _decide(host, client, request, _ask(host, request, None), answer)
+
+
+def _generate(host: Host, client: ClientConnection, request: Request, route: Route) -> None:
+    request.drop_nominated()
+    ask = _ask(host, request, route)
+
+    def start(plan: Plan) -> None:
+        exchange = Exchange(host, client, request, ask, plan)
+        client.exchange = exchange
+        request.parts.clear()
+        exchange.start()
+
+    _decide(host, client, request, ask, start)
+
+
+def _chat(host: Host, client: ClientConnection, request: Request) -> None:
+    _generate(host, client, request, "chat")
+
+
+def _completions(host: Host, client: ClientConnection, request: Request) -> None:
+    _generate(host, client, request, "completions")
+
+
+_Handler = Callable[[Host, ClientConnection, Request], None]
+_ROUTES: Final[dict[bytes, tuple[str, _Handler]]] = {
+    b"/v1/chat/completions": ("POST", _chat),
+    b"/v1/completions": ("POST", _completions),
+    b"/v1/models": ("GET", _models),
+    b"/v1/explain": ("POST", _explain),
+    b"/healthz": ("GET", _health),
+}
