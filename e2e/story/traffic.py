@@ -1,0 +1,113 @@
+"""Prompts of the story and the OpenAI SDK that sends them."""
+
+import itertools
+import json
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from openai import OpenAI
+
+PROMPTS = json.loads((Path(__file__).parent / "prompts.json").read_text())
+
+
+def prompts(*sources: str) -> list[str]:
+    """The prompts of these sources."""
+    return [p for source in sources for p in PROMPTS[source]["prompts"]]
+
+
+def long_document(tokens: int) -> str:
+    """A document of about that many tokens (4 characters each) with a question at its end."""
+    line = "Section {n}: the committee met, heard the report on item {n}, and adjourned without a vote.\n"
+    lines = itertools.takewhile(lambda n: n * len(line) < tokens * 4, itertools.count())
+    return "".join(line.format(n=n) for n in lines) + "\nWhat did the committee decide in section 12?"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the router said of an answer, and what the engine counted."""
+
+    tier: str
+    query_class: str
+    budget: str
+    reason: str
+    pool: str
+    reasoning_tokens: int
+    completion_tokens: int
+    text: str
+
+
+def client(address: str) -> OpenAI:
+    """The SDK as a user has it, without the machine's proxy settings."""
+    return OpenAI(
+        base_url=f"{address}/v1",
+        api_key="unused",
+        max_retries=0,
+        timeout=120,
+        http_client=httpx.Client(trust_env=False, timeout=120),
+    )
+
+
+def ask(sdk: OpenAI, prompt: str, **options: Any) -> Answer:
+    """One answer, not streamed."""
+    raw = sdk.chat.completions.with_raw_response.create(
+        model="auto", messages=[{"role": "user", "content": prompt}], **options
+    )
+    answer, header = raw.parse(), raw.headers
+    usage = answer.usage
+    assert usage is not None
+    details = usage.completion_tokens_details
+    return Answer(
+        tier=header["x-trimtab-tier"],
+        query_class=header["x-trimtab-class"],
+        budget=header["x-trimtab-budget"],
+        reason=header["x-trimtab-reason"],
+        pool=header["x-trimtab-pool"],
+        reasoning_tokens=(details.reasoning_tokens or 0) if details else 0,
+        completion_tokens=usage.completion_tokens,
+        text=answer.choices[0].message.content or "",
+    )
+
+
+class Load:
+    """A bounded number of askers that repeat prompts until the block ends; every failure is kept."""
+
+    def __init__(self, address: str, asked: Sequence[str], *, askers: int) -> None:
+        self._sdk, self._stop = client(address), threading.Event()
+        self._prompts = itertools.cycle(asked)
+        self._lock, self._askers = threading.Lock(), askers
+        self.answers: list[Answer] = []
+        self._pool = ThreadPoolExecutor(askers)
+        self._futures: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        """Start asking."""
+        self._futures = [self._pool.submit(self._ask_on) for _ in range(self._askers)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop; the first failure of any asker is raised unless the block failed itself."""
+        self._stop.set()
+        self._pool.shutdown(wait=True)
+        if kind is None:
+            _raise_first(self._futures)
+
+    def _ask_on(self) -> None:
+        while not self._stop.is_set():
+            with self._lock:
+                prompt = next(self._prompts)
+            answer = ask(self._sdk, prompt)
+            with self._lock:
+                self.answers.append(answer)
+
+
+def _raise_first(futures: Iterable[Future[None]]) -> None:
+    for future in futures:
+        future.result()

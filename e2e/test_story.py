@@ -1,0 +1,327 @@
+"""The whole job, told once on real parts: a real API server and node, real vLLM, a real Prometheus, real clients.
+
+The steps build on each other and run in this order; the first that fails ends the story.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from story import fleet, traffic
+from story.faults import sigkill
+from story.forward import forwarded
+from story.gpuwatch import GpuWatch
+from testcluster.cluster import Cluster, is_true
+
+pytestmark = pytest.mark.timeout(900)
+
+SYSTEM = "trimtab-system"
+CHART = Path(__file__).resolve().parents[1] / "charts" / "trimtab"
+EASY = traffic.prompts("plain")
+HARD = traffic.prompts("math")
+#: Leases are renewed for as long as an operator lives; everything else must rest.
+STEADY_SECONDS = 300
+#: Output tokens per second that the high tier was asked for.
+DEMAND_FOR_HIGH = (
+    f'rate(trimtab_router_admitted_output_tokens_total{{policy="{fleet.NAMESPACE}/{fleet.POLICY}",tier="high"}}[30s])'
+)
+WRITES = ("create", "update", "patch", "delete", "deletecollection")
+
+
+def until(what: str, true: Callable[[], Any], seconds: float) -> Any:
+    """The first true value, or a failure that says what did not come."""
+    deadline = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.2)
+    return value
+
+
+class Story:
+    """What the steps share."""
+
+    def __init__(self, cluster: Cluster, prometheus: str, vllm: Path, model: Path) -> None:
+        self.cluster, self.prometheus, self.vllm, self.model = cluster, prometheus, vllm, model
+        self.router = ""
+
+    def pool(self, name: str, **spec: Any) -> fleet.Manifest:
+        return fleet.pool(name, vllm=self.vllm, model=self.model, **spec)
+
+    def get(self, kind: str, name: str) -> Any:
+        return self.cluster.get(kind, name, "-n", fleet.NAMESPACE)
+
+    def status(self, kind: str, name: str) -> Any:
+        return self.get(kind, name).get("status", {})
+
+    def condition(self, kind: str, name: str, condition: str) -> dict[str, str]:
+        found = [c for c in self.status(kind, name).get("conditions", []) if c["type"] == condition]
+        return found[0] if found else {}
+
+    def replicas(self, pool: str) -> int:
+        """What the pool's Deployment asks for now."""
+        return int(self.get("deployment", f"{pool}-engine")["spec"]["replicas"])
+
+    def operator_pod(self) -> Any:
+        pods = self.cluster.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=trimtab")["items"]
+        return next(p for p in pods if "deletionTimestamp" not in p["metadata"])
+
+    def query(self, promql: str) -> float:
+        """A value from the real Prometheus; 0 where it has none yet."""
+        url = f"{self.prometheus}/api/v1/query"
+        answer = httpx.get(url, params={"query": promql}, timeout=10, trust_env=False).json()
+        found = answer["data"]["result"]
+        return float(found[0]["value"][1]) if found else 0.0
+
+
+@pytest.fixture(scope="module")
+def story(cluster: Cluster, prometheus: str, vllm_venv: Path, tiny_model: Path) -> Story:
+    return Story(cluster, prometheus, vllm_venv, tiny_model)
+
+
+@pytest.fixture(scope="module")
+def router(story: Story) -> Iterator[str]:
+    """The policy's router, as an OpenAI client reaches it."""
+    with forwarded(story.cluster, fleet.NAMESPACE, f"svc/{fleet.POLICY}-router", 80) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def gpus(story: Story) -> Iterator[GpuWatch]:
+    """Follows the pods from before the first one exists until the story ends."""
+    with GpuWatch(story.cluster, fleet.NAMESPACE) as watch:
+        yield watch
+
+
+def test_helm_installs_the_operator(story: Story) -> None:
+    repository, tag = fleet.IMAGE.rsplit(":", 1)
+    values = [f"image.repository={repository}", f"image.tag={tag}", "image.pullPolicy=IfNotPresent"]
+    flags = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s"]
+    story.cluster.helm("install", "trimtab", CHART, *flags, *(word for v in values for word in ("--set", v)))
+    assert story.cluster.kubectl("api-resources", "--api-group=trimtab.dev", "-o", "name").split() == [
+        "inferencepools.trimtab.dev",
+        "routingpolicies.trimtab.dev",
+    ]
+
+
+def test_three_pools_and_a_policy_become_ready(story: Story, gpus: GpuWatch) -> None:
+    story.cluster.apply([fleet.namespace()])
+    story.cluster.apply([*(story.pool(name) for name in fleet.START), fleet.policy(prometheus=story.prometheus)])
+    for what in (*(f"tpool/{name}" for name in fleet.START), f"tpolicy/{fleet.POLICY}"):
+        story.cluster.kubectl(
+            "wait", "--for=condition=Ready", what, "-n", fleet.NAMESPACE, "--timeout=600s", timeout_seconds=620
+        )
+    for name, replicas in fleet.START.items():
+        pool = story.get("tpool", name)
+        assert pool["status"]["readyReplicas"] == replicas
+        assert pool["status"]["observedGeneration"] == pool["metadata"]["generation"]
+        assert is_true(pool, "RecipeValid")
+        assert "--reasoning-parser" in " ".join(pool["status"]["flags"])
+    assert gpus.peak == fleet.GPU_BUDGET
+
+
+def test_pods_run_on_gpu_nodes_with_the_resolved_flags(story: Story) -> None:
+    pods = story.cluster.get("pods", "-n", fleet.NAMESPACE, "-l", "trimtab.dev/pool=high")["items"]
+    nodes = {n["metadata"]["name"]: n for n in story.cluster.get("nodes")["items"]}
+    for pod in pods:
+        assert int(nodes[pod["spec"]["nodeName"]]["status"]["allocatable"]["nvidia.com/gpu"]) > 0
+        container = pod["spec"]["containers"][0]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        words = [*container.get("command", []), *container.get("args", [])]
+        assert words[-len(story.status("tpool", "high")["flags"]) :] == story.status("tpool", "high")["flags"]
+
+
+def test_easy_queries_land_on_low_and_do_not_think(story: Story, router: str) -> None:
+    sdk = traffic.client(router)
+    answers = [traffic.ask(sdk, prompt) for prompt in EASY]
+    assert {a.tier for a in answers} == {"low"}
+    assert {a.pool for a in answers} == {"low"}
+    assert {a.reasoning_tokens for a in answers} == {0}
+
+
+def test_hard_queries_land_on_high_and_vllm_keeps_their_budget(story: Story, router: str) -> None:
+    sdk = traffic.client(router)
+    answers = [traffic.ask(sdk, prompt) for prompt in HARD]
+    assert {a.tier for a in answers} == {"high"}
+    assert all(0 < a.reasoning_tokens <= fleet.THINKING["high"] for a in answers), answers
+
+
+def test_other_real_prompts_are_answered_with_a_reason(story: Story, router: str) -> None:
+    sdk = traffic.client(router)
+    for prompt in traffic.prompts("gsm8k", "mmlu", "mt_bench"):
+        answer = traffic.ask(sdk, prompt)
+        assert answer.tier in fleet.START
+        assert answer.query_class
+        assert answer.reason
+        assert answer.reasoning_tokens <= fleet.THINKING[answer.tier]
+
+
+def test_a_long_document_goes_where_the_context_threshold_says(story: Story, router: str) -> None:
+    answer = traffic.ask(traffic.client(router), traffic.long_document(fleet.LONG_PROMPT_TOKENS + 500))
+    assert (answer.tier, answer.reason) == ("medium", "LongContext")
+
+
+@pytest.mark.parametrize(
+    ("options", "tier", "most_thinking"),
+    [
+        ({"extra_headers": {"x-trimtab-tier": "high"}}, "high", 256),
+        ({"extra_headers": {"x-trimtab-budget": "100"}}, "high", 256),
+        ({"extra_body": {"trimtab": {"budget": 50}}}, "medium", 128),
+        ({"reasoning_effort": "none"}, "low", 0),
+    ],
+    ids=["tier header", "budget header", "budget field", "effort"],
+)
+def test_a_request_may_choose_by_hand(
+    story: Story, router: str, options: dict[str, Any], tier: str, most_thinking: int
+) -> None:
+    answer = traffic.ask(traffic.client(router), "Hello!", **options)
+    assert answer.tier == tier
+    assert answer.reasoning_tokens <= most_thinking
+
+
+def test_a_stream_stays_a_stream_and_thinks_within_its_budget(story: Story, router: str) -> None:
+    stream = traffic.client(router).chat.completions.create(
+        model="auto",
+        messages=[{"role": "user", "content": HARD[0]}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    usage = chunks[-1].usage
+    assert len(chunks) > 10
+    assert usage is not None
+    assert usage.completion_tokens_details is not None
+    assert 0 < (usage.completion_tokens_details.reasoning_tokens or 0) <= fleet.THINKING["high"]
+
+
+def test_explain_names_the_plan_and_every_rejected_candidate(story: Story, router: str) -> None:
+    body = {"model": "auto", "messages": [{"role": "user", "content": HARD[0]}]}
+    plan = httpx.post(f"{router}/v1/explain", json=body, timeout=30, trust_env=False).json()
+    assert (plan["tier"], plan["pool"], plan["strategy"]) == ("high", "high", "single")
+    assert set(plan["budget"]) == {"thinking_tokens", "output_tokens", "samples", "seconds", "cost"}
+    assert {c["tier"] for c in plan["candidates"]} == set(fleet.START)
+    assert all(c["reason"] for c in plan["candidates"])
+
+
+def test_replicas_follow_when_the_mix_turns_hard_and_the_operator_dies_on_the_way(
+    story: Story, router: str, gpus: GpuWatch
+) -> None:
+    killed = story.operator_pod()
+    with traffic.Load(router, HARD, askers=6) as load:
+        until("demand for high in Prometheus", lambda: story.query(DEMAND_FOR_HIGH) > 100, 90)
+        until("the donor shrinks", lambda: story.replicas("low") == 1, 120)
+        sigkill(story.cluster, killed, "trimtab-operator")
+        assert story.replicas("high") == fleet.START["high"], "killed too late: the move was over"
+        until("the next operator ends the move", lambda: story.replicas("high") == 2, 180)
+        until("the new replica answers", lambda: story.status("tpool", "high").get("readyReplicas") == 2, 300)
+    assert load.answers
+    assert all(a.reasoning_tokens <= fleet.THINKING[a.tier] for a in load.answers)
+    status = until("the move in status", lambda: story.status("tpolicy", fleet.POLICY), 10)
+    assert status["lastMove"]["pool"] == "high"
+    assert status["decision"]
+
+
+def test_the_gpu_budget_held_at_every_instant(story: Story, gpus: GpuWatch) -> None:
+    assert gpus.is_alive
+    assert len(gpus.instants) > 20
+    assert gpus.peak <= fleet.GPU_BUDGET
+
+
+def test_a_recipe_that_cannot_run_is_refused_with_the_fix(story: Story) -> None:
+    broken = story.pool("broken", scaling=None, replicas=1, recipe={"speculation": {"method": "eagle3"}})
+    with pytest.raises(AssertionError) as refused:
+        story.cluster.apply([broken])
+    assert "recipe.speculation.method eagle3 needs a draft; set recipe.speculation.model" in str(refused.value)
+
+    unfit = story.pool("unfit", scaling=None, replicas=1, accelerator={"name": "nvidia-t4-16gb"})
+    story.cluster.apply([unfit])
+    condition = until(
+        "RecipeValid False",
+        lambda: (
+            story.condition("tpool", "unfit", "RecipeValid").get("status") == "False"
+            and story.condition("tpool", "unfit", "RecipeValid")
+        ),
+        30,
+    )
+    assert "nvidia-t4-16gb" in condition["message"]
+    assert story.condition("tpool", "unfit", "Ready")["status"] == "False"
+    story.cluster.kubectl("delete", "tpool", "unfit", "-n", fleet.NAMESPACE, "--timeout=60s")
+
+
+def test_a_policy_over_its_budget_is_refused_with_the_fix(story: Story) -> None:
+    small = fleet.policy(prometheus=story.prometheus)
+    small["metadata"]["name"] = "small"
+    small["spec"]["rebalance"]["gpuBudget"] = [{"accelerator": fleet.ACCELERATOR, "gpus": 2}]
+    story.cluster.apply([small])
+    condition = until(
+        "Ready False", lambda: story.condition("tpolicy", "small", "Ready").get("status") == "False", 30
+    ) and story.condition("tpolicy", "small", "Ready")
+    assert condition["reason"] == "BudgetTooSmall"
+    assert "rebalance.gpuBudget" in condition["message"]
+    story.cluster.kubectl("delete", "tpolicy", "small", "-n", fleet.NAMESPACE, "--timeout=60s")
+
+
+def test_nothing_is_written_while_nothing_happens(story: Story) -> None:
+    until("the fleet rests", lambda: _rests(story, 20), 240)
+    quiet = _writes_during(story, STEADY_SECONDS)
+    assert quiet == []
+
+
+def _rests(story: Story, seconds: float) -> bool:
+    return not _writes_during(story, seconds)
+
+
+def _writes_during(story: Story, seconds: float) -> list[str]:
+    """Writes of the operator, its leases aside, in the next `seconds`."""
+    user = f"system:serviceaccount:{SYSTEM}:{story.operator_pod()['spec']['serviceAccountName']}"
+    before = len(story.cluster.audit_events(user=user, verbs=WRITES))
+    time.sleep(seconds)
+    events = story.cluster.audit_events(user=user, verbs=WRITES)[before:]
+    return [f"{e['verb']} {e['requestURI']}" for e in events if e["objectRef"]["resource"] != "leases"]
+
+
+def test_the_operator_did_only_what_it_may(story: Story) -> None:
+    user = f"system:serviceaccount:{SYSTEM}:{story.operator_pod()['spec']['serviceAccountName']}"
+    events = story.cluster.audit_events(user=user)
+    refused = [f"{e['verb']} {e['requestURI']}" for e in events if e.get("responseStatus", {}).get("code") == 403]
+    spec_writes = [
+        e["requestURI"]
+        for e in events
+        if e["verb"] in ("update", "patch")
+        and e["objectRef"]["resource"] in ("inferencepools", "routingpolicies")
+        and e["objectRef"].get("subresource") != "status"
+    ]
+    assert events
+    assert refused == []
+    # kopf keeps its finalizer in metadata; spec is never in a patch of ours, which the object's managers show.
+    managed = [
+        field
+        for kind in ("tpool", "tpolicy")
+        for item in story.cluster.get(kind, "-n", fleet.NAMESPACE)["items"]
+        for field in item["metadata"]["managedFields"]
+        if "f:spec" in field.get("fieldsV1", {}) and field["manager"] != "kubectl-client-side-apply"
+    ]
+    assert managed == [], spec_writes
+
+
+def test_everything_is_deleted_and_nothing_is_left(story: Story, gpus: GpuWatch) -> None:
+    with ExitStack():
+        story.cluster.kubectl("delete", "tpolicy,tpool", "--all", "-n", fleet.NAMESPACE, "--timeout=120s")
+        kinds = "deployments,replicasets,pods,services,configmaps,poddisruptionbudgets,endpointslices"
+
+        def left() -> list[str]:
+            items = story.cluster.get(kinds, "-n", fleet.NAMESPACE)["items"]
+            names = [f"{i['kind']}/{i['metadata']['name']}" for i in items]
+            return [n for n in names if n != "ConfigMap/kube-root-ca.crt"]
+
+        until("no children left", lambda: not left(), 120)
+    story.cluster.helm("uninstall", "trimtab", "--namespace", SYSTEM, "--wait")
+    story.cluster.kubectl("delete", "-f", CHART / "crds", "--timeout=60s")
+    story.cluster.kubectl("delete", "namespace", fleet.NAMESPACE, SYSTEM, "--timeout=120s")
+    roles = story.cluster.get("clusterroles,clusterrolebindings")["items"]
+    assert [r["metadata"]["name"] for r in roles if "trimtab" in json.dumps(r["metadata"])] == []
