@@ -6,8 +6,6 @@ from enum import Enum
 #: First and longest wait after failures that pass by themselves (409, 429, 5xx, timeouts).
 _FIRST_SECONDS = 0.5
 _LONGEST_SECONDS = 60.0
-#: Failures in a row before a condition says so: short ones are the API server's everyday life.
-FAILURES_SHOWN = 5
 
 
 class Result(Enum):

@@ -23,6 +23,8 @@ class PolicyView:
     config_hash: str
     address: str
     report: TickReport | None
+    hold: str = ""
+    """Why nothing may be moved now, where the rebalancer cannot even count."""
     previous: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -44,6 +46,8 @@ def _rebalancer(view: PolicyView) -> dict[str, Any]:
     """What the last tick said; a new leader keeps what the old one wrote until its own first tick."""
     kept = {key: view.previous[key] for key in _REBALANCER if view.previous.get(key) is not None}
     report = view.report
+    if view.hold:
+        return kept | {"decision": f"hold: {view.hold}"}
     if report is None:
         return kept
     said: dict[str, Any] = {

@@ -48,8 +48,12 @@ def resolve(pool: InferencePool) -> Resolution:
     reasons = tuple(reason for check in CHECKS for reason in check(pool, chosen, gpu))
     if reasons:
         return Resolution(accepted=False, flags=(), dropped=tuple(drops), reasons=reasons)
-    flags = (*_identity(pool), *_engine(chosen), *_ending(pool))
-    return Resolution(accepted=True, flags=flags, dropped=tuple(drops), reasons=())
+    return Resolution(accepted=True, flags=flags_of(pool, chosen), dropped=tuple(drops), reasons=())
+
+
+def flags_of(pool: InferencePool, chosen: Choices) -> tuple[str, ...]:
+    """The choices as flags, checked or not."""
+    return (*_identity(pool), *_engine(chosen), *_ending(pool))
 
 
 def replica_for(pool: InferencePool) -> Replica | None:

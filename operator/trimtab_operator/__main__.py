@@ -1,0 +1,180 @@
+"""`trimtab-operator`: settings, logging, probes, the lease, then kopf.
+
+Exit status: 0 after a signal, 1 when the lease is lost or the operator failed (Kubernetes starts it again),
+2 when it cannot start as it is set up.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+import kopf
+
+from trimtab_crds.meta import API_VERSION, GROUP
+from trimtab_operator.app import App, build_registry, configure_logging
+from trimtab_operator.core.desired import ChildSettings
+from trimtab_operator.settings import ENVIRONMENT, Settings, SettingsError, configure_kopf
+from trimtab_operator.shell import health as probes
+from trimtab_operator.shell.cluster import ClusterError, KubernetesCluster, NotConfiguredError, connect
+from trimtab_operator.shell.deps import Deps
+from trimtab_operator.shell.health import Health
+from trimtab_operator.shell.lease import Lease
+from trimtab_operator.shell.resync import run_heartbeat
+from trimtab_operator.shell.telemetry import Telemetry
+from trimtab_operator.shell.wakeups import Wakeups
+from trimtab_operator.shell.world import World
+
+logger = logging.getLogger("trimtab_operator")
+
+_CRDS_WAIT_SECONDS = 30
+
+
+class StartError(Exception):
+    """The operator cannot start as it is set up; the message says what to do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the operator until a signal; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="trimtab-operator",
+        description="Reconciles InferencePools and RoutingPolicies of trimtab.dev; configured by its environment.",
+        epilog=ENVIRONMENT + "\nexample: KUBECONFIG=~/.kube/config TRIMTAB_ROUTER_IMAGE=localhost/trimtab:test "
+        "trimtab-operator",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(argv)
+    try:
+        settings = Settings.from_environment()
+        configure_logging(settings.log_level)
+        return asyncio.run(_run(settings))
+    except (SettingsError, NotConfiguredError, StartError) as error:
+        sys.stderr.write(f"trimtab-operator: {error}\n")
+        return 2
+
+
+async def _run(settings: Settings) -> int:
+    cluster = await connect(settings.kubeconfig)
+    try:
+        await _await_crds(cluster)
+        health, telemetry = Health(time.monotonic), Telemetry()
+        _serve(settings, health, telemetry)
+        heartbeat = asyncio.create_task(run_heartbeat(health))
+        lease = Lease(cluster, settings.lease, time.monotonic)
+        cluster.may_write = lease.is_held
+        try:
+            return await _lead(settings, cluster, lease, health, telemetry)
+        finally:
+            heartbeat.cancel()
+    finally:
+        await cluster.close()
+
+
+async def _lead(
+    settings: Settings, cluster: KubernetesCluster, lease: Lease, health: Health, telemetry: Telemetry
+) -> int:
+    """Stand by, lead, and give the lease up in the end."""
+    health.set_ready(True)
+    if not await _acquired(lease):
+        return 0
+    telemetry.leader.set(1)
+    # Made before kopf starts: it cancels every task that is younger than itself.
+    holding = asyncio.create_task(lease.hold(), name="lease")
+    deps = _deps(settings, cluster, telemetry)
+    stop = asyncio.Event()
+    operator = asyncio.create_task(
+        kopf.operator(
+            registry=build_registry(App(deps, health, settings, deps.world.indices)),
+            settings=configure_kopf(),
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            stop_flag=stop,
+        ),
+        name="operator",
+    )
+    await asyncio.wait([holding, operator], return_when=asyncio.FIRST_COMPLETED)
+    lost = holding.done()
+    if lost:
+        # Writes are refused from here on; what remains is to end.
+        operator.cancel()
+    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+        async with asyncio.timeout(15 if lost else None):
+            await asyncio.wait([operator])
+    holding.cancel()
+    await asyncio.gather(holding, return_exceptions=True)
+    telemetry.leader.set(0)
+    return await _ended(lease, operator, lost=lost)
+
+
+async def _ended(lease: Lease, operator: "asyncio.Task[None]", *, lost: bool) -> int:
+    if lost:
+        return 1
+    await lease.release()
+    error = None if operator.cancelled() else operator.exception()
+    if error is not None:
+        logger.error("the operator failed", exc_info=error)
+        return 1
+    return 0
+
+
+async def _acquired(lease: Lease) -> bool:
+    """Whether the lease was acquired; False when a signal came first."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    acquiring = asyncio.create_task(lease.acquire())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([acquiring, stopping], return_when=asyncio.FIRST_COMPLETED)
+    won = acquiring.done() and not stop.is_set()
+    for task in (acquiring, stopping):
+        task.cancel()
+    await asyncio.gather(acquiring, stopping, return_exceptions=True)
+    if not won:
+        await lease.release()
+    return won
+
+
+def _deps(settings: Settings, cluster: KubernetesCluster, telemetry: Telemetry) -> Deps:
+    return Deps(
+        cluster=cluster,
+        world=World({}),
+        wakeups=Wakeups(telemetry.wakeups),
+        telemetry=telemetry,
+        children=ChildSettings(router_image=settings.router_image),
+        clock=time.time,
+        identity=settings.lease.identity,
+    )
+
+
+def _serve(settings: Settings, health: Health, telemetry: Telemetry) -> None:
+    try:
+        telemetry.serve(settings.metrics_port, settings.listen_address)
+        probes.serve(health, settings.probe_port, settings.listen_address)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {settings.listen_address}: {error}; "
+            "free TRIMTAB_METRICS_PORT and TRIMTAB_PROBE_PORT or set others"
+        ) from error
+
+
+async def _await_crds(cluster: KubernetesCluster) -> None:
+    """The CRDs may be installed in the same moment; then their absence is an error."""
+    deadline = time.monotonic() + _CRDS_WAIT_SECONDS
+    while True:
+        try:
+            if await cluster.served(f"/apis/{API_VERSION}"):
+                return
+            problem = f"the API server does not serve {GROUP}; install the CRDs: trimtab crds | kubectl apply -f -"
+        except ClusterError as error:
+            problem = f"the API server does not answer: {error}"
+        if time.monotonic() > deadline:
+            raise StartError(problem)
+        await asyncio.sleep(2)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,110 @@
+"""Children on the API server: apply what differs, never touch what is not ours, delete what is no longer desired."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trimtab_operator.core import names
+from trimtab_operator.core.kinds import BY_NAME, DEPLOYMENT, Kind
+from trimtab_operator.core.ownership import is_owned, needs_apply, prunable, replicas_claimed
+from trimtab_operator.core.problems import Problem, apply_rejected, child_ending, not_ours
+from trimtab_operator.shell.cluster import ClusterError
+from trimtab_operator.shell.deps import Deps
+from trimtab_operator.shell.world import Key
+
+logger = logging.getLogger(__name__)
+
+Manifest = dict[str, Any]
+
+
+async def converge(
+    deps: Deps, owner: Kind, live_owner: Mapping[str, Any], desired: Sequence[Manifest]
+) -> Problem | None:
+    """Make the owner's children as desired; what stands in the way is the answer, and the rest is done all the same."""
+    meta = live_owner["metadata"]
+    key: Key = (meta["namespace"], meta["name"])
+    known = {(m["kind"], m["metadata"]["name"]): m for m in deps.world.children(owner, key)}
+    problems: list[Problem] = []
+    foreign: list[str] = []
+    for manifest in desired:
+        live = deps.written.newest(known.get((manifest["kind"], manifest["metadata"]["name"])))
+        if live is None:
+            # Without our label it is in no index, but it may be there.
+            live = await deps.cluster.get(BY_NAME[manifest["kind"]], key[0], manifest["metadata"]["name"])
+        what = f"{manifest['kind']} {manifest['metadata']['name']}"
+        if live is not None and not is_owned(live, meta["uid"]):
+            foreign.append(what)
+        elif live is not None and live["metadata"].get("deletionTimestamp"):
+            problems.append(child_ending(what))
+        elif (problem := await _apply(deps, manifest, live, what)) is not None:
+            problems.append(problem)
+    await _prune(deps, list(known.values()), desired, meta["uid"])
+    if foreign:
+        return not_ours(foreign)
+    return problems[0] if problems else None
+
+
+async def _apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None, what: str) -> Problem | None:
+    if manifest["kind"] == DEPLOYMENT.kind and "replicas" in manifest["spec"] and _has_replicas_writer(manifest):
+        manifest, live = await _prepared(deps, manifest, live)
+    if not needs_apply(manifest, live):
+        return None
+    body = manifest
+    if live is not None:
+        body = {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
+    try:
+        answer = await deps.cluster.apply(body, manager=names.FIELD_MANAGER)
+    except ClusterError as error:
+        if error.passes or error.status == 0:
+            raise
+        return apply_rejected(what, error.message)
+    deps.telemetry.applies.labels(manifest["kind"]).inc()
+    deps.written.note(live, answer)
+    logger.info("applied %s in %s", what, manifest["metadata"]["namespace"])
+    if live is None and _has_replicas_writer(manifest):
+        await claim_replicas(deps, answer)
+    return None
+
+
+def _has_replicas_writer(manifest: Mapping[str, Any]) -> bool:
+    return manifest["kind"] == DEPLOYMENT.kind and names.POOL_LABEL in manifest["metadata"]["labels"]
+
+
+async def _prepared(
+    deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None
+) -> tuple[Manifest, Mapping[str, Any] | None]:
+    """A new Deployment starts with the replicas given; later `.spec.replicas` is left to its writer."""
+    if live is None:
+        return manifest, live
+    if not replicas_claimed(live):
+        live = await claim_replicas(deps, live)
+    spec = {key: value for key, value in manifest["spec"].items() if key != "replicas"}
+    return {**manifest, "spec": spec}, live
+
+
+async def claim_replicas(deps: Deps, deployment: Mapping[str, Any]) -> Manifest:
+    """Own the present `.spec.replicas` as its writer, unless the Deployment changed in between."""
+    meta = deployment["metadata"]
+    body = replicas_body(deployment, int(deployment["spec"]["replicas"]))
+    body["metadata"]["resourceVersion"] = meta["resourceVersion"]
+    answer = await deps.cluster.apply(body, manager=names.REPLICAS_MANAGER)
+    deps.written.note(deployment, answer)
+    return answer
+
+
+def replicas_body(deployment: Mapping[str, Any], replicas: int) -> Manifest:
+    """What the writer of replicas applies: the number and nothing else, to that very Deployment."""
+    meta = deployment["metadata"]
+    return {
+        "apiVersion": DEPLOYMENT.api_version,
+        "kind": DEPLOYMENT.kind,
+        "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
+        "spec": {"replicas": replicas},
+    }
+
+
+async def _prune(deps: Deps, live: list[Mapping[str, Any]], desired: Sequence[Manifest], owner_uid: str) -> None:
+    for manifest in prunable(live, desired, owner_uid):
+        meta = manifest["metadata"]
+        await deps.cluster.delete(BY_NAME[manifest["kind"]], meta["namespace"], meta["name"], uid=meta["uid"])
+        logger.info("deleted %s %s in %s", manifest["kind"], meta["name"], meta["namespace"])

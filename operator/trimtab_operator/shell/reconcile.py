@@ -1,0 +1,154 @@
+"""One pass over one pool or policy.
+
+1. read the object and its children from the watches   2. parse it   3. resolve what it should have
+4. apply what differs, prune what is left over         5. observe    6. write the status, if it differs
+
+The answer says how the pass ended; pacing.py turns it into the time of the next one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab_crds.accelerators import CATALOGUE, NVIDIA_RESOURCE
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.load import Resource, SpecInvalid, load
+from trimtab_crds.routingpolicy import RoutingPolicy
+from trimtab_crds.wire import RouterConfig
+from trimtab_operator.core import names
+from trimtab_operator.core.claims import claims
+from trimtab_operator.core.desired import policy_objects, pool_objects, router_address
+from trimtab_operator.core.kinds import POLICY, POOL
+from trimtab_operator.core.observe import Observation, gpus_held, observe
+from trimtab_operator.core.pacing import Result
+from trimtab_operator.core.policystatus import PolicyView, policy_status
+from trimtab_operator.core.poolstatus import PoolView, pool_status
+from trimtab_operator.core.problems import Problem, recipe_refused, spec_invalid
+from trimtab_operator.core.recipe import Resolution, resolve
+from trimtab_operator.core.routerconfig import compile_config, unbudgeted
+from trimtab_operator.shell.children import converge
+from trimtab_operator.shell.deps import Deps, write_status
+from trimtab_operator.shell.world import Key
+
+Manifest = Mapping[str, Any]
+
+
+async def reconcile_pool(deps: Deps, key: Key) -> Result:
+    """One pass over the pool of that key."""
+    live = deps.written.newest(deps.world.one(POOL, key))
+    if live is None or live["metadata"].get("deletionTimestamp"):
+        return Result.GONE
+    pool, problem = _parsed(live)
+    resolution: Resolution | None = None
+    if isinstance(pool, InferencePool):
+        resolution = resolve(pool)
+        if resolution.accepted:
+            # A new Deployment starts empty: replicas come from their one writer, under the GPU budget.
+            problem = await converge(deps, POOL, live, pool_objects(pool, resolution, replicas=0))
+        else:
+            problem = recipe_refused(resolution.reasons)
+    view = PoolView(
+        pool=pool if isinstance(pool, InferencePool) else None,
+        resolution=resolution,
+        seen=_seen(deps, key),
+        problem=problem,
+        gpus=gpus_held(deps.world.pods(POOL, key), _resource(pool)),
+        previous=live.get("status") or {},
+    )
+    status = pool_status(view, name=key[1], generation=live["metadata"]["generation"], now=deps.clock())
+    await write_status(deps, live, status)
+    return _result(problem)
+
+
+async def reconcile_policy(deps: Deps, key: Key) -> Result:
+    """One pass over the policy of that key."""
+    live = deps.written.newest(deps.world.one(POLICY, key))
+    if live is None or live["metadata"].get("deletionTimestamp"):
+        return Result.GONE
+    policy, problem = _parsed(live)
+    compiled = _Compiled(None, problem)
+    if isinstance(policy, RoutingPolicy):
+        compiled = _compile(deps, key, policy)
+        if compiled.config is not None:
+            objects = policy_objects(policy, compiled.config, deps.children)
+            blocked = await converge(deps, POLICY, live, objects)
+            compiled = _Compiled(compiled.config, blocked or compiled.problem)
+    deployment = deps.world.deployment(POLICY, key, names.router_name(key[1]))
+    view = PolicyView(
+        seen=observe(deployment, deps.world.pods(POLICY, key)),
+        wanted_routers=policy.spec.router.replicas if isinstance(policy, RoutingPolicy) else 0,
+        problem=compiled.problem,
+        config_hash=compiled.config.digest() if compiled.config else "",
+        address=router_address(policy) if isinstance(policy, RoutingPolicy) else "",
+        report=deps.reports.get(key),
+        hold=deps.holds.get(key, ""),
+        previous=live.get("status") or {},
+    )
+    status = policy_status(view, generation=live["metadata"]["generation"], now=deps.clock())
+    await write_status(deps, live, status)
+    return _result(compiled.problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    config: RouterConfig | None
+    problem: Problem | None
+
+
+def _compile(deps: Deps, key: Key, policy: RoutingPolicy) -> _Compiled:
+    pools = readable_pools(deps, key[0])
+    try:
+        config = compile_config(policy, pools)
+    except SpecInvalid as invalid:
+        return _Compiled(None, spec_invalid(invalid.problems))
+    without_budget = unbudgeted(policy, pools)
+    if without_budget:
+        return _Compiled(config, Problem("BudgetMissing", "; ".join(without_budget)))
+    return _Compiled(config, _shared(deps, key, policy))
+
+
+def _shared(deps: Deps, key: Key, policy: RoutingPolicy) -> Problem | None:
+    """Two policies cannot both move one pool."""
+    owners = claims(deps.world.all(POLICY, key[0]))
+    taken = [
+        f"tiers[{i}].poolRef.name {tier.pool_ref.name} is moved by policy {owners[tier.pool_ref.name]} already; "
+        "give this tier a pool of its own"
+        for i, tier in enumerate(policy.spec.tiers)
+        if owners.get(tier.pool_ref.name, key[1]) != key[1]
+    ]
+    return Problem("PoolShared", "; ".join(taken)) if taken else None
+
+
+def readable_pools(deps: Deps, namespace: str) -> dict[str, InferencePool]:
+    """The pools of a namespace by name; ones that cannot be read or are being deleted are left out."""
+    found: dict[str, InferencePool] = {}
+    for manifest in deps.world.all(POOL, namespace):
+        pool, _ = _parsed(manifest)
+        if isinstance(pool, InferencePool) and not manifest["metadata"].get("deletionTimestamp"):
+            found[pool.metadata.name] = pool
+    return found
+
+
+def _parsed(live: Manifest) -> tuple[Resource | None, Problem | None]:
+    try:
+        # The status is ours to write, never an input: an odd one must not stop us from correcting it.
+        return load({key: value for key, value in live.items() if key != "status"}), None
+    except SpecInvalid as invalid:
+        return None, spec_invalid(invalid.problems)
+
+
+def _seen(deps: Deps, key: Key) -> Observation:
+    deployment = deps.world.deployment(POOL, key, names.engine_name(key[1]))
+    return observe(deployment, deps.world.pods(POOL, key))
+
+
+def _resource(pool: Resource | None) -> str:
+    if isinstance(pool, InferencePool) and pool.spec.accelerator.name in CATALOGUE:
+        return CATALOGUE[pool.spec.accelerator.name].resource
+    return NVIDIA_RESOURCE
+
+
+def _result(problem: Problem | None) -> Result:
+    if problem is None:
+        return Result.DONE
+    return Result.BLOCKED if problem.passing else Result.INVALID

@@ -1,0 +1,50 @@
+"""Wake-ups by key: watch handlers poke, the loop of a key wakes; pokes in between are merged."""
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Counter
+
+
+class Wakeups:
+    """Events by key. A poke that comes while a loop works wakes it again afterwards."""
+
+    def __init__(self, counter: Counter) -> None:
+        # A key may have two loops for a moment: of an object that ends, and of its successor by the same name.
+        self._events: dict[Hashable, list[asyncio.Event]] = {}
+        self._counter = counter
+
+    def poke(self, key: Hashable) -> None:
+        """Wake the loops of that key, now or when they wait next; a key without a loop is nobody's business."""
+        for event in self._events.get(key, ()):
+            event.set()
+            self._counter.inc()
+
+    def poke_where(self, wanted: Callable[[Hashable], bool]) -> None:
+        """Wake the loops of all keys that are wanted."""
+        for key in [key for key in self._events if wanted(key)]:
+            self.poke(key)
+
+    @contextmanager
+    def listening(self, key: Hashable) -> Iterator[asyncio.Event]:
+        """The event of a loop, from before its first look until its end."""
+        event = asyncio.Event()
+        self._events.setdefault(key, []).append(event)
+        try:
+            yield event
+        finally:
+            self._events[key].remove(event)
+            if not self._events[key]:
+                del self._events[key]
+
+
+async def first_of(waits: Iterable["asyncio.Future[object]"], *, seconds: float) -> None:
+    """Return when one of the futures is done, or after that time; the others are cancelled and awaited."""
+    futures = list(waits)
+    try:
+        await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)
