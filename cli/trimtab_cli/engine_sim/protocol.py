@@ -5,7 +5,7 @@ fields are accepted and ignored, as vLLM does. Tools, images and structured outp
 such unknown fields.
 """
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,6 +13,7 @@ from trimtab_cli.engine_sim.answers import THINK_END, THINK_START, count_tokens
 from trimtab_cli.engine_sim.settings import Settings
 
 MAX_LOGPROBS = 20
+MAX_STOPS = 4
 DEFAULT_COMPLETION_TOKENS = 16
 MAX_SEQUENCES_PER_REQUEST = 16_384
 _BUDGET_NEEDS_PARSER = (
@@ -81,8 +82,8 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="allow")
     model: str | None = None
     n: int | None = 1
-    seed: int | None = None
-    stop: str | list[str] | None = Field(default_factory=list)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = Field(default_factory=list)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     temperature: float | None = None
@@ -197,7 +198,7 @@ def _check_raw(body: object) -> None:
 
 def _validate(model: type[R], body: object) -> R:
     try:
-        return model.model_validate(body)
+        return model.model_validate(body, from_attributes=True)
     except ValidationError as error:
         raise validation_error(error.errors(include_url=False)) from error
 

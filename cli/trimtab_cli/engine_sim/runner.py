@@ -97,12 +97,15 @@ class Runner:
         return ticket
 
     def abort(self, ticket: Ticket) -> None:
-        """End an answer whose client left, or that the shutdown cuts off; nothing happens if it ended already."""
+        """End an answer whose client left, or that the shutdown cuts off; nothing happens if it ended already.
+
+        vLLM counts no finished request for it, so neither do we.
+        """
         if ticket.finish_reason is None:
             self._settle()
         if ticket.finish_reason is None:
             self._engine.abort(ticket.sequence, self._clock())
-            self._end(ticket, "abort")
+            self._close(ticket, "abort")
             self._settle()
 
     def abort_all(self) -> None:
@@ -135,11 +138,15 @@ class Runner:
         for sequence in report.finished:
             ticket = self._tickets.get(sequence.key)
             if ticket is not None:
-                self._end(ticket, ticket.answer.finish_reason)
+                self._end(ticket)
 
-    def _end(self, ticket: Ticket, reason: str) -> None:
-        self._tickets.pop(ticket.sequence.key, None)
+    def _end(self, ticket: Ticket) -> None:
+        reason = ticket.answer.finish_reason
         self._metrics.finished(ticket.sequence, reason, max_tokens=ticket.max_tokens)
+        self._close(ticket, reason)
+
+    def _close(self, ticket: Ticket, reason: str) -> None:
+        self._tickets.pop(ticket.sequence.key, None)
         ticket.end(reason)
         if not self._tickets:
             self._idle.set()
