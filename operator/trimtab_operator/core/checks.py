@@ -1,22 +1,29 @@
 """What vLLM would refuse, ignore or die of, found before a pod starts.
 
 Every check takes the pool, its choices and the GPU and yields sentences that name the field, the value and the fix.
-The rules are those of vLLM 0.32 and 0.33: argument and configuration checks, and what only fails while weights load.
+The rules are those of vLLM 0.32 and 0.33: argument and configuration checks, and what only fails while weights load or
+is ignored. vLLM's configuration says nothing of the latter, so these sentences name their source.
 """
 
+import re
 from collections.abc import Callable, Iterator
 
 from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.capacity import Replica
 from trimtab_crds.inferencepool import InferencePool, Quantization, SpeculationMethod
-from trimtab_operator.core.choices import Choices, checkpoint_bits, engine_defaults
+from trimtab_operator.core.choices import Choices, capability, checkpoint_bits, engine_defaults
 from trimtab_operator.core.engineargs import refused_args
 from trimtab_operator.core.names import OWN_VOLUMES
+from trimtab_operator.core.reasoningparsers import unknown_parser
 from trimtab_operator.core.replica import replica_of
 
 Check = Callable[[InferencePool, Choices, Accelerator], Iterator[str]]
 KNOWN_VERSIONS = ("0.32", "0.33")
 _GIB = 2**30
+_MXFP4_CAPABILITY = (8, 0)
+_MXFP4_SOURCE = "vLLM, model_executor/layers/quantization/mxfp4.py"
+#: The project's own image, which lacks optional packages; a registry's mirror of it counts too.
+_UPSTREAM_IMAGE = re.compile(r"(^|/)vllm/vllm-openai([:@]|$)")
 _DRAFT_IN_STAGES = (SpeculationMethod.EAGLE3, SpeculationMethod.DFLASH)
 
 
@@ -42,27 +49,33 @@ def parallelism(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iter
     elif shape.kv_heads % tensor and tensor % shape.kv_heads:
         yield (
             f"recipe.parallelism.tensor {tensor} and model.shape.kvHeads {shape.kv_heads} do not divide each other; "
-            f"{fix} and one divides the other"
+            f"{fix} and one divides the other (source: vLLM, model_executor/layers/linear.py, QKVParallelLinear)"
         )
     if chosen.pipeline > shape.layers:
         yield (
             f"recipe.parallelism.pipeline {chosen.pipeline} is above model.shape.layers {shape.layers}; "
-            "a stage needs at least one layer: lower it"
+            "a stage needs at least one layer: lower it (source: vLLM, distributed/utils.py, get_pp_indices)"
         )
 
 
-def quantization(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
-    """Quantization that the checkpoint already has, or that covers nothing of the model."""
+def quantization(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
+    """Quantization that the GPU cannot read, that the checkpoint already has, or that covers nothing of the model."""
     model, asked = pool.spec.model, chosen.quantization
-    if asked is Quantization.CHECKPOINT:
-        return
-    native_mxfp4 = asked is Quantization.MXFP4 and any(n in model.name.lower() for n in ("mxfp4", "gpt-oss"))
-    if checkpoint_bits(model) and not native_mxfp4:
+    native_mxfp4 = any(n in model.name.lower() for n in ("mxfp4", "gpt-oss"))
+    if capability(gpu) < _MXFP4_CAPABILITY and (native_mxfp4 or asked is Quantization.MXFP4):
         yield (
-            f"recipe.quantization {asked}: model.name {model.name} is a quantized checkpoint already; "
-            "set recipe.quantization to checkpoint"
+            f"accelerator.name {gpu.name} has compute capability {gpu.compute_capability} and mxfp4 weights need 8.0; "
+            "use a newer accelerator or a model of another type"
         )
-    elif asked is Quantization.MXFP4 and not native_mxfp4:
+    elif asked is Quantization.CHECKPOINT or (native_mxfp4 and asked is Quantization.MXFP4):
+        return
+    elif checkpoint_bits(model):
+        yield (
+            f"recipe.quantization {asked}: model.name {model.name} is a quantized checkpoint already, and another type "
+            "is refused or ignored; set recipe.quantization to checkpoint "
+            "(source: vLLM, config/model.py, _verify_quantization)"
+        )
+    elif asked is Quantization.MXFP4:
         yield from _mxfp4(pool)
 
 
@@ -71,12 +84,13 @@ def _mxfp4(pool: InferencePool) -> Iterator[str]:
     if shape is None:
         yield (
             "recipe.quantization mxfp4 covers MoE experts only and model.shape does not say whether there are any; "
-            "set model.shape, or set recipe.quantization to fp8 or checkpoint"
+            "set model.shape, or set recipe.quantization to fp8 or checkpoint "
+            f"(source: {_MXFP4_SOURCE})"
         )
     elif shape.experts == 0:
         yield (
             "recipe.quantization mxfp4 has no effect on a dense model (model.shape.experts 0): vLLM quantizes MoE "
-            "experts only and says nothing; set recipe.quantization to fp8 or int8"
+            f"experts only and says nothing; set recipe.quantization to fp8 or int8 (source: {_MXFP4_SOURCE})"
         )
 
 
@@ -86,28 +100,41 @@ def kv_cache(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterato
     if chosen.kv_dtype == "fp8_e5m2" and fp8_weights:
         yield (
             "recipe.kvCache.dtype fp8_e5m2 is refused by vLLM beside fp8 weights; "
-            "set recipe.kvCache.dtype to fp8 or recipe.quantization to another type"
+            "set recipe.kvCache.dtype to fp8 or recipe.quantization to another type "
+            "(source: vLLM, model_executor/layers/attention/attention.py, _init_kv_cache_quant)"
         )
 
 
-def speculation(_pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
-    """Drafts across pipeline stages, and steps too small for the tokens that are guessed."""
+def speculation(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
+    """Drafts across pipeline stages, packages that the image lacks, and steps too small for a single guess."""
     asked = chosen.speculation
     if asked is None:
         return
     if asked.method in _DRAFT_IN_STAGES and chosen.pipeline > 1:
         yield (
-            f"recipe.speculation.method {asked.method} needs hidden states of all layers, which pipeline stages do not "
-            f"pass on; set recipe.parallelism.pipeline {chosen.pipeline} to 1 or use another method"
+            f"recipe.speculation.method {asked.method} needs hidden states of all layers, which most models' pipeline "
+            f"stages do not pass on; set recipe.parallelism.pipeline {chosen.pipeline} to 1 or use another method "
+            "(source: vLLM, v1/worker/gpu/spec_decode/eagle/eagle3_utils.py)"
         )
-    default_sequences, default_tokens = engine_defaults(gpu)
-    tokens = chosen.max_batched_tokens or default_tokens
-    needed = (asked.slots * (chosen.max_sequences or default_sequences) if asked.slots else asked.tokens) + 1
-    if tokens < needed:
+    if asked.method is SpeculationMethod.SUFFIX and _UPSTREAM_IMAGE.search(pool.spec.engine.image):
+        yield (
+            "recipe.speculation.method suffix needs the Python package arctic-inference, which engine.image "
+            f"{pool.spec.engine.image} does not have; use an image that has it or the method ngram"
+        )
+    tokens = chosen.max_batched_tokens or engine_defaults(gpu)[1]
+    if tokens <= asked.slots:
         yield (
             f"recipe.batching.maxBatchedTokens {tokens} is too small for recipe.speculation.method {asked.method} with "
-            f"{asked.tokens} tokens; raise it to at least {needed} or lower maxSequences or speculation.tokens"
+            f"{asked.tokens} tokens; raise it to at least {asked.slots + 1} or lower speculation.tokens"
         )
+
+
+def reasoning(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """A parser that vLLM does not have."""
+    asked = pool.spec.model.reasoning_parser
+    sentence = unknown_parser(asked) if asked else None
+    if sentence:
+        yield sentence
 
 
 def batching(_pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
@@ -131,7 +158,8 @@ def memory(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[s
         yield (
             f"model.shape.parametersMillions {replica.shape.parameters // 10**6} takes {weights / _GIB:.1f} GiB at "
             f"{replica.shape.weight_bits} bits, and {count} x {gpu.name} leave "
-            f"{(replica.kv_capacity_bytes + weights) / _GIB:.1f} GiB for weights; {fix}{_smaller(chosen)}"
+            f"{(replica.kv_capacity_bytes + weights) / _GIB:.1f} GiB for weights; {fix}{_smaller(chosen)} "
+            "(source: vLLM docs, configuration/conserving_memory)"
         )
         return
     yield from _context(pool, replica, fix)
@@ -144,7 +172,8 @@ def _context(pool: InferencePool, replica: Replica, fix: str) -> Iterator[str]:
     fp8 = ", set recipe.kvCache.dtype to fp8" if replica.shape.kv_bits == 16 else ""
     yield (
         f"model.contextTokens {asked} does not fit: beside the weights the cache holds {replica.kv_capacity_tokens} "
-        f"tokens, less than one sequence; lower it{fp8} or {fix}"
+        f"tokens, less than one sequence; lower it{fp8} or {fix} "
+        "(source: vLLM, v1/core/kv_cache_utils.py, check_enough_kv_cache_memory)"
     )
 
 
@@ -178,6 +207,7 @@ CHECKS: tuple[Check, ...] = (
     kv_cache,
     batching,
     speculation,
+    reasoning,
     memory,
     arguments,
     pod,

@@ -152,7 +152,7 @@ def choose(pool: InferencePool, gpu: Accelerator) -> tuple[Choices, list[Drop]]:
     )
     chosen = _with_batching(chosen, recipe, gpu)
     chosen = _with_attention_backend(chosen, gpu, drops)
-    return chosen, drops + _weight_only(chosen, gpu)
+    return chosen, drops + _weight_only(chosen, gpu) + _crowded(chosen, gpu)
 
 
 def _preset_quantization(pool: InferencePool, preset: _Preset, drops: list[Drop]) -> Quantization:
@@ -237,3 +237,22 @@ def _weight_only(chosen: Choices, gpu: Accelerator) -> list[Drop]:
         "which saves memory and bandwidth but no operations"
     )
     return [Drop(f"recipe.quantization {chosen.quantization}: faster arithmetic", why)]
+
+
+def _crowded(chosen: Choices, gpu: Accelerator) -> list[Drop]:
+    """Steps without room for the guesses of all sequences: vLLM runs fewer at a time or cuts guesses off."""
+    asked = chosen.speculation
+    if asked is None:
+        return []
+    default_sequences, default_tokens = engine_defaults(gpu)
+    tokens, sequences = chosen.max_batched_tokens or default_tokens, chosen.max_sequences or default_sequences
+    needed = sequences * (asked.slots + 1) if asked.slots else asked.tokens + 1
+    if tokens >= needed:
+        return []
+    return [
+        Drop(
+            f"recipe.speculation.method {asked.method}: {asked.tokens} tokens for each of {sequences} sequences",
+            f"a step of recipe.batching.maxBatchedTokens {tokens} has no room for all of them; raise it to {needed} "
+            "or lower maxSequences or speculation.tokens",
+        )
+    ]
