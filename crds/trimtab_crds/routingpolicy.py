@@ -297,7 +297,7 @@ class TierStatus(Status):
     limited_by: str = Field(
         default="",
         description="What keeps it from more: Budget, MaxReplicas, MinReplicas, Cooldown, MissingData, "
-        "BelowGainThreshold, WaitingForGpus, DryRun, Off or nothing.",
+        "UnknownCapacity, BelowGainThreshold, WaitingForGpus, DryRun, Off or nothing.",
     )
 
 

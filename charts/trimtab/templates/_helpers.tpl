@@ -46,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, patch]
 - apiGroups: [trimtab.dev]
   resources: [inferencepools/status, routingpolicies/status]
-  verbs: [get, patch]
+  verbs: [patch]
 # Where OwnerReferencesPermissionEnforcement is on, children with blockOwnerDeletion need this.
 - apiGroups: [trimtab.dev]
   resources: [inferencepools/finalizers, routingpolicies/finalizers]
@@ -67,5 +67,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}
