@@ -2,12 +2,15 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from trimtab_operator.settings import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "trimtab"
@@ -101,9 +104,14 @@ def test_templates_use_no_value_that_is_not_there():
             value_at(path)
 
 
-def test_chart_and_distribution_have_one_version():
-    import tomllib
+def test_the_operator_reads_every_variable_that_the_chart_sets():
+    text = (CHART / "templates" / "deployment.yaml").read_text()
+    set_here = set(re.findall(r"name: ((?:TRIMTAB|POD)_[A-Z_]+)", text))
+    assert set_here
+    assert {name for name in set_here if name not in ENVIRONMENT} == set()
 
+
+def test_chart_and_distribution_have_one_version():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert (chart["version"], chart["appVersion"]) == (version, version)
