@@ -1,0 +1,266 @@
+"""Engines as processes: what Deployments, kubelet and GPUs are in a cluster, behind the rebalancer's FleetPort.
+
+A replica holds its GPUs from before its process starts until the process is gone. A shrunk pool's replica first leaves
+the router's list, then ends its open answers, then exits. GPUs are numbered slots; a replica that finds none waits as
+a starting one, so that no more than the budget is ever held.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import httpx
+
+from trimtab_cli.local.children import Child, Children
+from trimtab_cli.local.commands import HOST, engine_command
+from trimtab_cli.local.options import Options
+from trimtab_cli.local.ports import free_port
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_operator.core.fleet import PoolState, pool_state
+
+T = TypeVar("T")
+
+#: An engine that is not ready after this never will be: (simulated, real).
+START_DEADLINE_SECONDS = {"sim": 60.0, "vllm": 1800.0}
+#: On top of the pool's drain deadline, for the engine's own shutdown.
+EXIT_SECONDS = 15.0
+PROBE_SECONDS = 0.2
+RESTART_SECONDS = 1.0
+
+
+class Phase(StrEnum):
+    """Where a replica stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class EngineFailed(Exception):  # noqa: N818 - named after what happened
+    """An engine cannot start, so that the pool will never serve; the message says what it printed."""
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """One engine process, or the wish for one while no GPU is free."""
+
+    name: str
+    pool: str
+    phase: Phase = Phase.STARTING
+    slots: tuple[int, ...] = ()
+    address: str = ""
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Slots:
+    """The GPUs of one accelerator. Without a budget there is no end of them."""
+
+    def __init__(self, budget: int | None) -> None:
+        self._budget = budget
+        self._taken: set[int] = set()
+        self._freed = asyncio.Condition()
+        self.peak = 0
+
+    @property
+    def held(self) -> int:
+        """GPUs that replicas hold now."""
+        return len(self._taken)
+
+    async def take(self, count: int) -> tuple[int, ...]:
+        """Wait until that many are free, and take the lowest."""
+        async with self._freed:
+            await self._freed.wait_for(lambda: self._budget is None or self.held + count <= self._budget)
+            free = (slot for slot in itertools.count() if slot not in self._taken)
+            slots = tuple(itertools.islice(free, count))
+            self._taken.update(slots)
+            self.peak = max(self.peak, self.held)
+            return slots
+
+    async def give_back(self, slots: tuple[int, ...]) -> None:
+        """The process that held them is gone."""
+        async with self._freed:
+            self._taken.difference_update(slots)
+            self._freed.notify_all()
+
+
+class Engines:
+    """All pools' replicas.
+
+    `changed` is called when the addresses of ready ones change; `settled` waits until the router knows of it.
+    """
+
+    def __init__(
+        self,
+        pools: Mapping[str, InferencePool],
+        budgets: Mapping[str, int],
+        options: Options,
+        children: Children,
+        *,
+        changed: Callable[[], None],
+        settled: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._pools = pools
+        self._options = options
+        self._children = children
+        self._changed = changed
+        self._settled = settled
+        self._desired = dict.fromkeys(pools, 0)
+        self._replicas: dict[str, list[Replica]] = {name: [] for name in pools}
+        accelerators = {pool.spec.accelerator.name for pool in pools.values()}
+        self.slots = {name: Slots(budgets.get(name)) for name in accelerators}
+        self._numbers = itertools.count(1)
+        self._keepers: set[asyncio.Task[None]] = set()
+        self._client = httpx.AsyncClient(timeout=2, trust_env=False)
+        self._drain_at_once = False
+        self.cold_start_seconds = 0.0
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def states(self) -> dict[str, PoolState]:
+        """The pools as the rebalancer sees them."""
+        return {name: self._state(name) for name in self._pools}
+
+    def addresses(self) -> dict[str, list[str]]:
+        """`host:port` of every ready replica by pool."""
+        return {name: [r.address for r in self._in(name, Phase.READY)] for name in self._pools}
+
+    def scale(self, pool: str, replicas: int) -> None:
+        """Ask for that many; the youngest go first, those that are not ready before those that are."""
+        self._desired[pool] = replicas
+        active = [*self._in(pool, Phase.READY), *self._in(pool, Phase.STARTING)]
+        for surplus in active[replicas:]:
+            surplus.phase = Phase.DRAINING
+            surplus.leave.set()
+        for _ in range(replicas - len(active)):
+            self._add(pool)
+        self._changed()
+
+    async def failure(self) -> None:
+        """Wait until an engine cannot start; raises EngineFailed then."""
+        await asyncio.shield(self._failed)
+
+    async def close(self) -> None:
+        """End all replicas together, each in order: it leaves the router's list, answers what is open, exits."""
+        for pool in self._pools:
+            self.scale(pool, 0)
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._end()
+
+    async def abandon(self) -> None:
+        """End all replicas without waiting for open answers."""
+        self._drain_at_once = True
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._end()
+
+    async def _end(self) -> None:
+        await self._client.aclose()
+        if self._failed.done() and not self._failed.cancelled():
+            self._failed.exception()
+        self._failed.cancel()
+
+    def _state(self, name: str) -> PoolState:
+        counts = {phase.value: len(list(self._in(name, phase))) for phase in Phase}
+        return pool_state(self._pools[name], desired=self._desired[name], **counts)
+
+    def _in(self, pool: str, phase: Phase) -> Iterator[Replica]:
+        return (replica for replica in self._replicas[pool] if replica.phase is phase)
+
+    def _add(self, pool: str) -> None:
+        replica = Replica(f"{pool}-{next(self._numbers)}", pool)
+        self._replicas[pool].append(replica)
+        keeper = asyncio.create_task(self._keep(replica))
+        self._keepers.add(keeper)
+        keeper.add_done_callback(self._keepers.discard)
+
+    async def _keep(self, replica: Replica) -> None:
+        """The life of a replica; one that ends by itself is replaced."""
+        try:
+            await self._live(replica)
+        except (EngineFailed, OSError) as error:
+            if not self._failed.done():
+                self._failed.set_exception(EngineFailed(str(error)))
+        finally:
+            self._replicas[replica.pool].remove(replica)
+            self._changed()
+        if replica.phase is not Phase.DRAINING:
+            await asyncio.sleep(RESTART_SECONDS)
+            self.scale(replica.pool, self._desired[replica.pool])
+
+    async def _live(self, replica: Replica) -> None:
+        pool = self._pools[replica.pool]
+        slots = self.slots[pool.spec.accelerator.name]
+        taken = await _unless(replica.leave, slots.take(pool.spec.accelerator.count))
+        if taken is None:
+            return
+        replica.slots = taken
+        try:
+            await self._run(replica, pool)
+        finally:
+            await slots.give_back(replica.slots)
+
+    async def _run(self, replica: Replica, pool: InferencePool) -> None:
+        port = free_port()
+        replica.address = f"{HOST}:{port}"
+        child = await self._children.start(
+            replica.name, engine_command(pool, self._options, port), self._environment(pool, replica)
+        )
+        try:
+            await self._serve(replica, child)
+        finally:
+            if child.status is None:
+                grace = 0 if self._drain_at_once else pool.spec.drain.deadline_seconds + EXIT_SECONDS
+                await child.stop(grace)
+
+    def _environment(self, pool: InferencePool, replica: Replica) -> dict[str, str]:
+        if self._options.engine != "vllm":
+            return {}
+        own = {variable.name: variable.value for variable in pool.spec.engine.env}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, replica.slots)), **own}
+
+    async def _serve(self, replica: Replica, child: Child) -> None:
+        """From the start of the process until it should end or has ended."""
+        started = time.monotonic()
+        await _unless(replica.leave, self._become_ready(replica, child))
+        if replica.phase is Phase.READY:
+            self.cold_start_seconds = max(self.cold_start_seconds, time.monotonic() - started)
+            self._changed()
+            await _unless(replica.leave, child.ended())
+        if replica.leave.is_set() and child.status is None:
+            await self._settled()
+
+    async def _become_ready(self, replica: Replica, child: Child) -> None:
+        deadline = START_DEADLINE_SECONDS[self._options.engine]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline):
+                while not await self._answers(replica.address):
+                    if child.status is not None:
+                        raise EngineFailed(f"engine {child.name} ended with {child.status}: {child.last_words()}")
+                    await asyncio.sleep(PROBE_SECONDS)
+                if not replica.leave.is_set():
+                    replica.phase = Phase.READY
+                return
+        raise EngineFailed(f"engine {child.name} was not ready after {deadline:g} s: {child.last_words()}")
+
+    async def _answers(self, address: str) -> bool:
+        try:
+            return (await self._client.get(f"http://{address}/health")).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+async def _unless(leave: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of the work; None, with the work cancelled, when the replica is told to leave first."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(leave.wait())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)

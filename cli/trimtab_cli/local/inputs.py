@@ -1,0 +1,66 @@
+"""What the user gave, checked before anything is started."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab_cli.errors import UsageError
+from trimtab_cli.files import only_policy, read_valid_resources
+from trimtab_cli.local.commands import engine_command
+from trimtab_cli.local.options import Address, Options
+from trimtab_cli.local.ports import claim
+from trimtab_cli.local.prometheus import find_prometheus
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.load import SpecInvalid
+from trimtab_crds.routingpolicy import RoutingPolicy
+from trimtab_operator.core.fleet import pool_state
+from trimtab_operator.core.observation import Observation, ObservedPool, fleet_of
+from trimtab_operator.core.rebalance import plan
+from trimtab_operator.core.routerconfig import compile_config, unbudgeted
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One policy, the pools of its tiers, and where things are. `prometheus` None is the embedded source."""
+
+    policy: RoutingPolicy
+    pools: Mapping[str, InferencePool]
+    listen: Address
+    prometheus: Path | None
+
+    @property
+    def budgets(self) -> dict[str, int]:
+        """GPUs by accelerator."""
+        return {budget.accelerator: budget.gpus for budget in self.policy.spec.rebalance.gpu_budget}
+
+
+def read_inputs(options: Options) -> Inputs:
+    """Everything that can be known to be wrong before the start; UsageError says what and how to mend it."""
+    resources = read_valid_resources(options.files)
+    policy = only_policy(resources, options.files)
+    everything = resources.pools_of(policy.metadata.namespace)
+    try:
+        compile_config(policy, everything, {})
+    except SpecInvalid as invalid:
+        raise UsageError(f"RoutingPolicy {policy.metadata.name}: {invalid}") from None
+    if problems := unbudgeted(policy, everything):
+        raise UsageError(f"RoutingPolicy {policy.metadata.name}: {'; '.join(problems)}")
+    pools = {tier.pool_ref.name: everything[tier.pool_ref.name] for tier in policy.spec.tiers}
+    _check_budget(policy, pools)
+    for pool in pools.values():
+        engine_command(pool, options, port=0)
+    for name, path in (("--report", options.report), ("--svg", options.svg)):
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(f"{name} {path}: there is no folder {path.parent}; create it or name another file")
+    return Inputs(policy, pools, claim(options.listen), find_prometheus(options.prometheus))
+
+
+def _check_budget(policy: RoutingPolicy, pools: Mapping[str, InferencePool]) -> None:
+    """The budget must hold the pools' minimum, else some would never start."""
+    nothing = {
+        name: ObservedPool(pool, pool_state(pool, desired=0, ready=0, starting=0, draining=0))
+        for name, pool in pools.items()
+    }
+    problem = plan(fleet_of(Observation(policy, nothing), {}), now=0).problem
+    if problem is not None:
+        raise UsageError(f"RoutingPolicy {policy.metadata.name}: {problem.message}")
