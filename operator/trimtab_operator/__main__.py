@@ -85,14 +85,12 @@ async def _lead(
     # Made before kopf starts: it cancels every task that is younger than itself.
     holding = asyncio.create_task(lease.hold(), name="lease")
     deps = _deps(settings, cluster, telemetry)
-    stop = asyncio.Event()
     operator = asyncio.create_task(
         kopf.operator(
             registry=build_registry(App(deps, health, settings, deps.world.indices)),
             settings=configure_kopf(),
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
-            stop_flag=stop,
         ),
         name="operator",
     )

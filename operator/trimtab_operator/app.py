@@ -6,6 +6,7 @@ the object looks at the whole of it again.
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -152,6 +153,13 @@ def _lifecycle(registry: kopf.OperatorRegistry, app: App) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         app.health.forget("resync")
 
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:  # noqa: RUF029 - kopf awaits it
+        # The same choice as that of our own client.
+        if app.settings.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            return kopf.login_with_service_account(**kwargs)
+        return kopf.login_via_client(**kwargs)
+
+    kopf.on.login(id="login", registry=registry)(login)
     kopf.on.startup(id="startup", registry=registry)(startup)
     kopf.on.cleanup(id="cleanup", registry=registry)(cleanup)
 

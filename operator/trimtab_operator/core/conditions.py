@@ -50,12 +50,16 @@ def merge(previous: Conditions, facts: Iterable[Fact], *, generation: int, now: 
 
 
 def transitions(previous: Conditions, current: Conditions) -> list[Transition]:
-    """What changed, for Events: nothing for a condition that is first seen in its good state."""
+    """What changed, for Events: bad news when its status or reason changes, good news when it ends bad news.
+
+    While progress is made, not being Ready is no news; losing readiness is.
+    """
     before = {c["type"]: c for c in previous}
+    moving = any(c["type"] == RECONCILING for c in current)
     return [
-        Transition(c["type"], c["reason"], c["message"], warning=_is_bad(c))
+        Transition(c["type"], c["reason"], c["message"], warning=_is_bad(c) and not moving)
         for c in current
-        if _changed(before.get(c["type"]), c)
+        if c["type"] != RECONCILING and _is_news(before.get(c["type"]), c, moving=moving)
     ]
 
 
@@ -77,11 +81,11 @@ def _condition(fact: Fact, before: Mapping[str, Any] | None, generation: int, no
     }
 
 
-def _changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
-    if now["type"] == RECONCILING:
-        return False
+def _is_news(before: Mapping[str, Any] | None, now: Mapping[str, Any], *, moving: bool) -> bool:
     if before is None:
-        return _is_bad(now) and now["type"] != READY
+        return _is_bad(now) and not moving
+    if moving and now["type"] == READY:
+        return bool(before["status"] == "True")
     return bool(before["status"] != now["status"] or (_is_bad(now) and before["reason"] != now["reason"]))
 
 
