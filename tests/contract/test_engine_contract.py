@@ -478,7 +478,7 @@ INVALID = {
         "Input should be 'none', 'minimal', 'low', 'medium', 'high', 'xhigh' or 'max'",
     ),
     "max-text": ({"max_tokens": "a"}, "body.max_tokens", "unable to parse string as an integer"),
-    "stops": ({"stop": list("abcde")}, "body.stop.str", "List should have at most 4 items"),
+    "stops": ({"stop": list("abcde")}, "body.stop", "List should have at most 4 items"),
     "seed-text": ({"seed": "a"}, "body.seed", "unable to parse string as an integer"),
     "stream-text": ({"stream": "maybe"}, "body.stream", "unable to interpret input"),
     "model-number": ({"model": 5}, "body.model", "Input should be a valid string"),

@@ -14,6 +14,8 @@ from trimtab_cli.engine_sim.settings import Settings
 
 MAX_LOGPROBS = 20
 MAX_STOPS = 4
+MAX_REPORTED_ERRORS = 10
+MAX_SHOWN_CHARACTERS = 200
 DEFAULT_COMPLETION_TOKENS = 16
 MAX_SEQUENCES_PER_REQUEST = 16_384
 _BUDGET_NEEDS_PARSER = (
@@ -204,21 +206,31 @@ def _validate(model: type[R], body: object) -> R:
 
 
 def validation_error(errors: Any) -> ApiError:
-    """pydantic's errors as vLLM words them."""
+    """pydantic's errors as vLLM words them, the first ten in full."""
     rows = [_error_row(error) for error in errors]
-    plural = "" if len(rows) == 1 else "s"
-    message = f"{len(rows)} validation error{plural}:\n" + "\n".join(f"  {row}" for row in rows)
-    return ApiError(400, message, "Bad Request", str(rows[0]["loc"]))
+    label = "error" if len(rows) == 1 else "errors"
+    lines = [f"{len(rows)} validation {label}:", *(f"  {row}" for row in rows[:MAX_REPORTED_ERRORS])]
+    if len(rows) > MAX_REPORTED_ERRORS:
+        lines.append(f"  ...and {len(rows) - MAX_REPORTED_ERRORS} more {label}")
+    return ApiError(400, "\n".join(lines), "Bad Request", str(rows[0]["loc"]))
 
 
 def _error_row(error: dict[str, Any]) -> dict[str, object]:
-    location = ".".join(str(part) for part in ("body", *error["loc"]))
-    given = error["input"]
-    shown = f"<{type(given).__name__} of {len(given)} items>" if isinstance(given, dict | list) else str(given)
-    row: dict[str, object] = {"type": error["type"], "loc": location, "msg": error["msg"], "input": shown}
+    # pydantic names the branch of a union in the location; the sender knows fields only.
+    location = [str(part) for part in error["loc"] if part != "str" and "[" not in str(part)]
+    row = {"type": error["type"], "loc": ".".join(["body", *location]), "msg": error["msg"]}
+    row["input"] = _shown(error["input"])
     if error.get("ctx"):
-        row["ctx"] = {key: str(value) for key, value in error["ctx"].items()}
+        row["ctx"] = error["ctx"]
     return row
+
+
+def _shown(given: object) -> str:
+    """The offending value, bounded: it comes from outside."""
+    if isinstance(given, dict | list):
+        return f"<{type(given).__name__} of {len(given)} items>"
+    text = str(given)
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "...[truncated]"
 
 
 def check_model(request: Request, settings: Settings) -> str:

@@ -55,6 +55,7 @@ async def serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    _say(settings, f"loading {settings.model}, {settings.startup_seconds:g} s")
     with contextlib.suppress(TimeoutError):
         # As a real engine: nothing listens while the model loads.
         await asyncio.wait_for(stop.wait(), settings.startup_seconds or 1e-9)
@@ -89,12 +90,17 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> int:
     )
     server = _Server(config)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-    print(f"simulated vLLM {settings.version}: {settings.served_names[0]} on {listener.getsockname()[:2]}", flush=True)
+    host, port = listener.getsockname()[:2]
+    _say(settings, f"serving {settings.served_names[0]} on {host}:{port}")
     await asyncio.wait({serving, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     await _drain(api, runner, settings.shutdown_timeout_seconds)
     server.should_exit = True
     await serving
     return 0
+
+
+def _say(settings: Settings, what: str) -> None:
+    print(f"simulated vLLM {settings.version}: {what}", flush=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

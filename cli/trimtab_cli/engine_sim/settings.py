@@ -97,10 +97,10 @@ def _engine(args: argparse.Namespace, model: str) -> tuple[EngineConfig, int]:
     replica = Replica(
         shape=_shape(args, model),
         accelerator=gpu,
-        gpus=_within("--sim-gpus", args.sim_gpus or _parallel_gpus(args), 1, 10_000),
+        gpus=_within("--sim-gpus", _parallel_gpus(args) if args.sim_gpus is None else args.sim_gpus, 1, 10_000),
         max_sequences=sequences,
     )
-    block = args.block_size or 16
+    block = _within("--block-size", 16 if args.block_size is None else args.block_size, 1, 4096)
     capacity = _kv_capacity_tokens(args, replica, block)
     max_model_len = _max_model_len(args, model, capacity)
     config = EngineConfig(
@@ -145,7 +145,8 @@ def _batching(args: argparse.Namespace, gpu: Accelerator) -> tuple[int, int]:
         default = (1024, 8192)
     else:
         default = (256, 2048)
-    sequences = _within("--max-num-seqs", args.max_num_seqs or default[0], 1, 1 << 20)
+    asked = default[0] if args.max_num_seqs is None else args.max_num_seqs
+    sequences = _within("--max-num-seqs", asked, 1, 1 << 20)
     batched = _size("--max-num-batched-tokens", args.max_num_batched_tokens) or max(default[1], sequences)
     if batched < sequences:
         raise ArgumentError(
