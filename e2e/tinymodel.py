@@ -152,6 +152,7 @@ def write(folder: Path) -> None:
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=1))
     save_file(weights(vocabulary), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # it is made for its owner alone; a pod reads it as another user
 
 
 if __name__ == "__main__":

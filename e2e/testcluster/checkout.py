@@ -26,6 +26,15 @@ from testcluster.progress import Progress
 # coreutils and dash are for people who look inside; the libraries are what onnxruntime and vLLM load.
 PACKAGES = ("python3", "ca-certificates", "dash", "coreutils", "libgomp1", "libnuma1", "libstdc++6")
 LOCKS = tuple(ROOT / "requirements" / name for name in ("operator.txt", "router.txt"))
+COMMAND = """\
+#!/usr/bin/python3
+import sys
+
+from {module} import {function}
+
+if __name__ == "__main__":
+    sys.exit({function}())
+"""
 USER = "1000:1000"
 RECIPE_VERSION = "1"
 DROPPED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian")
@@ -181,7 +190,7 @@ def write_commands(packages: Path, folder: Path) -> None:
     for name, target in parsed["console_scripts"].items():
         module, function = target.split(":")
         script = folder / name
-        script.write_text(f"#!/usr/bin/python3\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+        script.write_text(COMMAND.format(module=module, function=function))
         script.chmod(0o755)
 
 

@@ -9,6 +9,8 @@ from testcluster.errors import UnavailableError
 from testcluster.progress import Progress
 
 HEARTBEAT_SECONDS = 30.0
+READABLE_UMASK = 0o022
+"""Whatever the shell's: a pod reads some of what is installed as another user."""
 
 
 def run_logged(
@@ -24,7 +26,9 @@ def run_logged(
     """Run `argv` to its end and return the seconds it took; raises UnavailableError with the log's end."""
     started = time.monotonic()
     with log.open("ab") as output:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd, env=env)
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd, env=env, umask=READABLE_UMASK
+        )
         try:
             _wait(process, what, progress, started, timeout_seconds)
         finally:

@@ -1,7 +1,6 @@
 """Gives tests a cluster: one that the environment names, else the project's own control plane."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,7 +48,7 @@ def programs(parts: Sequence[str], progress: Progress) -> Binaries:
 def control_plane(progress: Progress) -> Iterator[Cluster]:
     """The cluster that the environment names, else a control plane with kwok for as long as it is used."""
     if existing := os.environ.get(EXISTING):
-        with existing_cluster(Path(existing)) as cluster:
+        with existing_cluster(kubeconfig_path(existing)) as cluster:
             yield cluster
         return
     binaries = programs(CONTROL_PLANE, progress)
@@ -62,21 +61,31 @@ def control_plane(progress: Progress) -> Iterator[Cluster]:
             plane.stop()
 
 
+def kubeconfig_path(value: str) -> Path:
+    """The kubeconfig that the environment names; UnavailableError where it is not there."""
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise UnavailableError(f"{EXISTING}={value}: no such file")
+    return path
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for files alone."""
+    with tempfile.TemporaryDirectory(prefix="trimtab-test-") as folder:
+        yield Path(folder)
+
+
 @contextmanager
 def existing_cluster(kubeconfig: Path) -> Iterator[Cluster]:
     """A cluster that somebody else started; kubectl and helm are then those on PATH."""
-    if not kubeconfig.is_file():
-        raise UnavailableError(f"{EXISTING}={kubeconfig}: no such file")
-    folder = Path(tempfile.mkdtemp(prefix="trimtab-test-"))
-    try:
+    with scratch_folder() as folder:
         cluster = Cluster(kubeconfig, folder=folder, binaries=Binaries(()))
         try:
             cluster.api.get("/version")
         except OSError as error:
             raise UnavailableError(f"{EXISTING}={kubeconfig}: {cluster.api.server} does not answer: {error}") from error
         yield cluster
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def prometheus(progress: Progress) -> Path:

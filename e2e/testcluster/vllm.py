@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from testcluster.commands import run_logged
 from testcluster.controlplane import free_ports
@@ -26,6 +27,18 @@ LOCK = ROOT / "e2e" / "vllm" / "requirements.txt"
 MODEL_SCRIPT = ROOT / "e2e" / "tinymodel.py"
 SERVED_NAME = "tiny"
 STAMP = "trimtab-complete"
+RECIPE_VERSION = "3"
+POD_LAUNCHER = "pod-bin/vllm"
+# vLLM's processes are spawned: each of them reads this file again, and must not serve a second time.
+POD_LAUNCHER_TEXT = """\
+#!/usr/bin/env python3
+import sys
+
+from vllm.entrypoints.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
 PYTHONS = ((3, 11), (3, 13))
 """The oldest and the newest Python that the locked vLLM is installed with."""
 
@@ -38,6 +51,9 @@ ENVIRONMENT = {
     "TORCH_COMPILE_DISABLE": "1",
     # 2.7 GiB become 1.7 together with the small KV cache below.
     "MALLOC_ARENA_MAX": "2",
+    # Else each server pins itself to the same cores, which it finds with lscpu.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
 }
 CPU_FLAGS = (
     "--dtype=bfloat16",
@@ -76,8 +92,11 @@ def folder() -> Path:
 def installed() -> Path | None:
     """The virtual environment, or None where it is not whole."""
     stamp = folder() / STAMP
-    lock = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    return folder() if stamp.exists() and stamp.read_text() == lock else None
+    return folder() if stamp.exists() and stamp.read_text() == _stamp() else None
+
+
+def _stamp() -> str:
+    return hashlib.sha256(LOCK.read_bytes() + RECIPE_VERSION.encode()).hexdigest()
 
 
 def install(progress: Progress) -> Path:
@@ -108,7 +127,8 @@ def _install(target: Path, progress: Progress) -> None:
     _name_it_vllm(target)
     check = [str(target / "bin" / "vllm"), "--version"]
     run_logged(check, log=log, what="vllm --version", progress=progress, timeout_seconds=300)
-    (target / STAMP).write_text(hashlib.sha256(LOCK.read_bytes()).hexdigest())
+    _write_pod_launcher(target)
+    (target / STAMP).write_text(_stamp())
 
 
 def _uv() -> str:
@@ -150,6 +170,67 @@ def _name_it_vllm(target: Path) -> None:
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version()}+cpu\n")
     (info / "INSTALLER").write_text("trimtab\n")
+
+
+def _write_pod_launcher(target: Path) -> None:
+    """A `vllm` command for a container: it runs under the image's own Python, wherever that is.
+
+    The environment's own command starts the Python that it was installed with, which an image need not have.
+    """
+    launcher = target / POD_LAUNCHER
+    launcher.parent.mkdir(exist_ok=True)
+    launcher.write_text(POD_LAUNCHER_TEXT)
+    launcher.chmod(0o755)
+
+
+@dataclass(frozen=True, slots=True)
+class PodMount:
+    """How a container gets this vLLM and the tiny model from its node, read-only."""
+
+    venv: Path
+    """The virtual environment's path on the node."""
+    model: Path
+    """The tiny model's path on the node."""
+    python: str
+    """The environment's Python, such as python3.11: the image's own must be of this version."""
+    venv_at: str = "/opt/vllm"
+    model_at: str = "/models/tiny"
+
+    @property
+    def env(self) -> list[dict[str, str]]:
+        """The container's environment; its `vllm` is then this one."""
+        launcher = f"{self.venv_at}/{Path(POD_LAUNCHER).parent}"
+        paths = {
+            "PATH": f"{launcher}:/usr/local/bin:/usr/bin:/bin",
+            "PYTHONPATH": f"{self.venv_at}/lib/{self.python}/site-packages",
+        }
+        return [{"name": name, "value": value} for name, value in (ENVIRONMENT | {"HOME": "/tmp"} | paths).items()]
+
+    @property
+    def volumes(self) -> list[dict[str, Any]]:
+        """The pod's volumes: both folders, scratch space and the shared memory of vLLM's processes."""
+        return [
+            {"name": "vllm", "hostPath": {"path": str(self.venv), "type": "Directory"}},
+            {"name": "model", "hostPath": {"path": str(self.model), "type": "Directory"}},
+            {"name": "scratch", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}},
+        ]
+
+    @property
+    def volume_mounts(self) -> list[dict[str, Any]]:
+        """The container's mounts of `volumes`."""
+        return [
+            {"name": "vllm", "mountPath": self.venv_at, "readOnly": True},
+            {"name": "model", "mountPath": self.model_at, "readOnly": True},
+            {"name": "scratch", "mountPath": "/tmp"},
+            {"name": "shm", "mountPath": "/dev/shm"},
+        ]
+
+
+def pod_mount(progress: Progress) -> PodMount:
+    """vLLM and the tiny model for pods of a node on this machine; installs and makes what is missing."""
+    venv = install(progress)
+    return PodMount(venv, tiny_model(progress), python=next((venv / "lib").glob("python3.*")).name)
 
 
 def tiny_model(progress: Progress) -> Path:
