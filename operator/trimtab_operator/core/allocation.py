@@ -31,10 +31,10 @@ class Curve:
     work: float
     utilization: float
 
-    def served(self, replicas: int, *, scale: float = 1.0) -> float:
+    def served(self, replicas: int) -> float:
         """Expected GPU-work served by that many replicas."""
-        capacity, work = self.utilization * replicas, self.work * scale
-        return self.gpus * sum(min(work * ratio, capacity) for ratio in FORECAST_RATIOS) / len(FORECAST_RATIOS)
+        capacity = self.utilization * replicas
+        return self.gpus * sum(min(self.work * ratio, capacity) for ratio in FORECAST_RATIOS) / len(FORECAST_RATIOS)
 
     def value(self, replicas: int) -> float:
         """Weighted GPU-work served."""
@@ -55,7 +55,16 @@ class Curve:
     @property
     def need(self) -> int:
         """Replicas that serve the mean demand at the planned utilization."""
-        return ceil(self.work / self.utilization - 1e-9)
+        return self.need_at(1.0)
+
+    @property
+    def peak_need(self) -> int:
+        """Replicas that serve the highest demand that is likely before a new replica could help."""
+        return self.need_at(max(FORECAST_RATIOS))
+
+    def need_at(self, scale: float) -> int:
+        """Replicas that serve that multiple of the mean demand."""
+        return ceil(self.work * scale / self.utilization - NEGLIGIBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +226,6 @@ def release(seats: Sequence[Seat], counts: Mapping[str, int]) -> Counts:
     for seat in seats:
         if seat.curve is None:
             continue
-        peak = seat.curve.work * max(FORECAST_RATIOS) * RELEASE_MARGIN
-        enough = max(seat.low, ceil(peak / seat.curve.utilization - 1e-9))
-        kept[seat.name] = min(kept[seat.name], enough)
+        enough = seat.curve.need_at(max(FORECAST_RATIOS) * RELEASE_MARGIN)
+        kept[seat.name] = min(kept[seat.name], max(seat.low, enough))
     return kept

@@ -11,6 +11,9 @@ from math import floor, isfinite, log10
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.routingpolicy import Rebalance, RebalanceMode
 
+#: Cooldowns without a move after which replicas that nobody needs are given back.
+RELEASE_COOLDOWNS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -147,11 +150,11 @@ class Fleet:
         """The tiers whose pools run on that accelerator."""
         return tuple(tier for tier in self.tiers if tier.pool.accelerator == accelerator)
 
-    def cooldown_ends_at(self) -> float | None:
-        """When the next move may start, epoch seconds; None when nothing moved yet."""
-        return None if self.last_move_at is None else self.last_move_at + self.settings.cooldown_seconds
+    def rests_until(self, *, release: bool = False) -> float:
+        """When replicas may be taken away again, epoch seconds; 0 when nothing moved yet.
 
-    def cools_down(self, now: float) -> bool:
-        """The last move is too recent for another."""
-        ends_at = self.cooldown_ends_at()
-        return ends_at is not None and now < ends_at
+        A release helps nobody, so it is in no hurry: it waits until nothing moved for RELEASE_COOLDOWNS cooldowns.
+        """
+        if self.last_move_at is None:
+            return 0.0
+        return self.last_move_at + self.settings.cooldown_seconds * (RELEASE_COOLDOWNS if release else 1)

@@ -11,14 +11,23 @@ from trimtab_operator.core.fleet import Fleet, PoolState, TierState
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
+    """The pools' targets, and the GPUs that they have: `asked` by the Deployments, `committed` at most held."""
+
+    accelerator: str
+    tiers: tuple[TierState, ...]
+    budget: float
+    asked: int
+    committed: int
+    aim: "Aim"
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
     """Replicas by pool. `wanted` ignores the gain threshold and the mode; `targets` is what the steps go to.
 
     The gains are points of the weighted share of demand served on this accelerator.
     """
 
-    accelerator: str
-    tiers: tuple[TierState, ...]
-    budget: float
     wanted: Counts
     targets: Counts
     wanted_gain_points: float
@@ -28,19 +37,24 @@ class GroupPlan:
 def plan_group(fleet: Fleet, accelerator: str) -> GroupPlan:
     """The allocation of one accelerator's pools."""
     tiers, budget = fleet.on(accelerator), budget_of(fleet, accelerator)
+    aim = _aim(fleet, tiers, budget)
+    return GroupPlan(accelerator, tiers, budget, asked_gpus(tiers), committed_gpus(tiers), aim)
+
+
+def _aim(fleet: Fleet, tiers: Sequence[TierState], budget: float) -> Aim:
     staying = fit([_fixed(tier) for tier in tiers], budget)
     if fleet.settings.mode is RebalanceMode.OFF:
-        return GroupPlan(accelerator, tiers, budget, staying, staying, 0, 0)
+        return Aim(staying, staying, 0, 0)
     seats = [_seat(fleet, tier) if tier.pool.scaled else _fixed(tier) for tier in tiers]
     base = fit(seats, budget)
     wanted = release(seats, improve(seats, base, budget))
     wanted_gain = gain_points(seats, base, wanted)
     if not fleet.applies:
-        return GroupPlan(accelerator, tiers, budget, wanted, staying, wanted_gain, 0)
+        return Aim(wanted, staying, wanted_gain, 0)
     if wanted_gain >= fleet.settings.min_gain_percent:
-        return GroupPlan(accelerator, tiers, budget, wanted, wanted, wanted_gain, wanted_gain)
+        return Aim(wanted, wanted, wanted_gain, wanted_gain)
     targets = release(seats, _fill_where_it_shows(fleet, seats, base, budget))
-    return GroupPlan(accelerator, tiers, budget, wanted, targets, wanted_gain, gain_points(seats, base, targets))
+    return Aim(wanted, targets, wanted_gain, gain_points(seats, base, targets))
 
 
 def curve_of(fleet: Fleet, tier: TierState) -> Curve | None:

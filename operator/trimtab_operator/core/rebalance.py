@@ -16,9 +16,7 @@ from trimtab_operator.core.allocation import Counts
 from trimtab_operator.core.fleet import Fleet, PoolState, TierState
 from trimtab_operator.core.groupplan import (
     GroupPlan,
-    asked_gpus,
     budget_of,
-    committed_gpus,
     curve_of,
     least_replicas,
     plan_group,
@@ -43,13 +41,17 @@ class Limit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the rebalancer thinks of a tier. `need` is the replicas that its demand takes, None while unknown."""
+    """What the rebalancer thinks of a tier.
+
+    `need` is the replicas that its demand takes, `peak_need` those of its likely peak; None while unknown.
+    """
 
     pool: str
     desired: int
     coverage_percent: int | None
     limited_by: Limit
     need: int | None
+    peak_need: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,9 @@ def plan(fleet: Fleet, *, now: float) -> Plan:
     """The target of every pool. Deterministic; `now` (epoch seconds) only matters for the cooldown it reports."""
     groups = {name: plan_group(fleet, name) for name in fleet.accelerators}
     return Plan(
-        targets={pool: count for group in groups.values() for pool, count in group.targets.items()},
+        targets={pool: count for group in groups.values() for pool, count in group.aim.targets.items()},
         verdicts={tier.name: _verdict(fleet, tier, groups[tier.pool.accelerator], now) for tier in fleet.tiers},
-        gains_percent={name: round(group.gain_points) for name, group in groups.items()},
+        gains_percent={name: round(group.aim.gain_points) for name, group in groups.items()},
         decision="; ".join(f"{name}: {_decision(fleet, group, now)}" for name, group in groups.items()),
         problem=next((found for name in groups if (found := _problem(fleet, name))), None),
     )
@@ -116,17 +118,18 @@ def _verdict(fleet: Fleet, tier: TierState, group: GroupPlan, now: float) -> Ver
     pool, curve = tier.pool, curve_of(fleet, tier)
     return Verdict(
         pool=pool.name,
-        desired=group.wanted[pool.name],
+        desired=group.aim.wanted[pool.name],
         coverage_percent=None if curve is None else int(100 * curve.coverage(pool.ready) + 1e-9),
         limited_by=_limit(fleet, tier, group, now),
         need=None if curve is None else curve.need,
+        peak_need=None if curve is None else curve.peak_need,
     )
 
 
 def _limit(fleet: Fleet, tier: TierState, group: GroupPlan, now: float) -> Limit:
     """The first thing that stands between the tier and more replicas."""
     pool, curve = tier.pool, curve_of(fleet, tier)
-    wanted, target = group.wanted[pool.name], group.targets[pool.name]
+    wanted, target = group.aim.wanted[pool.name], group.aim.targets[pool.name]
     if fleet.settings.mode is RebalanceMode.OFF:
         return Limit.OFF
     if curve is None:
@@ -147,9 +150,9 @@ def _limit_at_target(pool: PoolState, need: int, target: int) -> Limit:
 
 def _limit_of_growth(fleet: Fleet, pool: PoolState, group: GroupPlan, now: float) -> Limit:
     """Why a pool below its target is not grown this instant."""
-    if committed_gpus(group.tiers) + pool.gpus_per_replica <= group.budget:
+    if group.committed + pool.gpus_per_replica <= group.budget:
         return Limit.NONE
-    if asked_gpus(group.tiers) + pool.gpus_per_replica > group.budget and fleet.cools_down(now):
+    if group.asked + pool.gpus_per_replica > group.budget and now < fleet.rests_until():
         return Limit.COOLDOWN
     return Limit.WAITING_FOR_GPUS
 
@@ -167,24 +170,26 @@ def _decision(fleet: Fleet, group: GroupPlan, now: float) -> str:
 
 
 def _sentence(fleet: Fleet, group: GroupPlan, now: float) -> str:
-    wanted, moves = _moves(group.tiers, group.wanted), _moves(group.tiers, group.targets)
-    if asked_gpus(group.tiers) > group.budget:
+    wanted, moves = _moves(group.tiers, group.aim.wanted), _moves(group.tiers, group.aim.targets)
+    if group.asked > group.budget:
         return f"over the budget of {group.budget:g} GPUs: {moves or 'nothing may be taken away'}"
     if not fleet.applies:
-        return f"DryRun, would change {wanted} ({_points(group.wanted_gain_points)})" if wanted else "nothing to move"
+        return (
+            f"DryRun, would change {wanted} ({_points(group.aim.wanted_gain_points)})" if wanted else "nothing to move"
+        )
     if moves:
-        return f"change {moves} ({_points(group.gain_points)}){_pause(fleet, group, now)}"
+        return f"change {moves} ({_points(group.aim.gain_points)}){_pause(fleet, group, now)}"
     if wanted:
         threshold = fleet.settings.min_gain_percent
-        return f"hold: {wanted} brings {_points(group.wanted_gain_points)}, below minGainPercent {threshold}"
+        return f"hold: {wanted} brings {_points(group.aim.wanted_gain_points)}, below minGainPercent {threshold}"
     return "nothing to move"
 
 
 def _pause(fleet: Fleet, group: GroupPlan, now: float) -> str:
-    """When the cooldown lets replicas be taken away, if any are to be."""
-    ends_at = fleet.cooldown_ends_at()
-    shrinks = any(group.targets[tier.pool.name] < tier.pool.desired for tier in group.tiers)
-    if ends_at is None or now >= ends_at or not shrinks:
+    """When replicas may be taken away, if any are to be and it is not yet."""
+    changes = [group.aim.targets[tier.pool.name] - tier.pool.desired for tier in group.tiers]
+    ends_at = fleet.rests_until(release=max(changes) <= 0)
+    if now >= ends_at or min(changes) >= 0:
         return ""
     return f", resting until {datetime.fromtimestamp(ends_at, UTC):%H:%M:%SZ}"
 

@@ -57,9 +57,7 @@ class Step:
 
 def next_step(fleet: Fleet, plan: Plan, *, now: float) -> Step | None:
     """The next step, or None: the plan is reached, GPUs are still held, or the cooldown is not over."""
-    steps = chain(
-        _must_shrink(fleet, plan), _may_grow(fleet, plan), () if fleet.cools_down(now) else _may_shrink(fleet, plan)
-    )
+    steps = chain(_must_shrink(fleet, plan), _may_grow(fleet, plan), _may_shrink(fleet, plan, now))
     return next(iter(steps), None)
 
 
@@ -81,39 +79,39 @@ def _must_shrink(fleet: Fleet, plan: Plan) -> Iterable[Step]:
 
 def _may_grow(fleet: Fleet, plan: Plan) -> Iterable[Step]:
     """The pool that gains most per GPU, by as many replicas as fit into GPUs that nobody holds."""
+    free = {name: budget_of(fleet, name) - committed_gpus(fleet.on(name)) for name in fleet.accelerators}
     for tier in _receivers(fleet, plan, fleet.tiers):
         pool, target = tier.pool, plan.targets[tier.pool.name]
-        free = budget_of(fleet, pool.accelerator) - committed_gpus(fleet.on(pool.accelerator))
-        fits = int(min(target - pool.desired, max(free, 0) // pool.gpus_per_replica))
+        fits = int(min(target - pool.desired, max(free[pool.accelerator], 0) // pool.gpus_per_replica))
         if fits > 0:
             cause, reason = _growth(fleet, tier, plan)
             yield _step(pool, pool.desired + fits, cause, reason, plan)
 
 
 def _growth(fleet: Fleet, tier: TierState, plan: Plan) -> tuple[Cause, str]:
-    pool, verdict = tier.pool, plan.verdicts[tier.name]
+    pool = tier.pool
     if not is_moved(fleet, pool) or is_starting(fleet, pool):
         return Cause.FOLLOW, f"{pool.name} starts with {plan.targets[pool.name]} of replicas {pool.start_replicas}"
     if pool.desired < pool.min_replicas:
         return Cause.BOUNDS, f"{pool.name} is below scaling.minReplicas {pool.min_replicas}"
-    covered = f"{pool.ready} ready ones cover {verdict.coverage_percent} % of its demand"
-    return Cause.GROW, f"tier {tier.name} needs {verdict.need} replicas, {covered}"
+    return Cause.GROW, _need(tier, plan)
 
 
-def _may_shrink(fleet: Fleet, plan: Plan) -> Iterable[Step]:
+def _may_shrink(fleet: Fleet, plan: Plan, now: float) -> Iterable[Step]:
     """Free GPUs for the next receiver unless enough are on their way; else give back what nobody needs."""
     for accelerator in fleet.accelerators:
         tiers = fleet.on(accelerator)
         donors = [tier for tier in tiers if plan.targets[tier.pool.name] < tier.pool.desired]
         donors.sort(key=lambda tier: _cheapness(fleet, tier))
         receivers = _receivers(fleet, plan, tiers)
-        if not donors or not receivers:
-            yield from (_release(donor, plan) for donor in donors)
+        if not donors or now < fleet.rests_until(release=not receivers):
             continue
-        receiver, donor = receivers[0], donors[0]
-        missing = receiver.pool.gpus_per_replica - (budget_of(fleet, accelerator) - asked_gpus(tiers))
+        if not receivers:
+            yield _release(donors[0], plan)
+            continue
+        missing = receivers[0].pool.gpus_per_replica - (budget_of(fleet, accelerator) - asked_gpus(tiers))
         if missing > 0:
-            yield _free(donor, receiver, missing, plan)
+            yield _free(donors[0], receivers[0], missing, plan)
 
 
 def _free(donor: TierState, receiver: TierState, missing_gpus: float, plan: Plan) -> Step:
@@ -121,19 +119,20 @@ def _free(donor: TierState, receiver: TierState, missing_gpus: float, plan: Plan
     pool, target = donor.pool, plan.targets[donor.pool.name]
     wanted = (plan.targets[receiver.pool.name] - receiver.pool.desired - 1) * receiver.pool.gpus_per_replica
     count = ceil((missing_gpus + wanted) / pool.gpus_per_replica)
-    reason = f"free GPUs of {pool.name} for {receiver.pool.name}: {_why(receiver, plan)}"
+    reason = f"frees GPUs for {receiver.pool.name}: {_need(receiver, plan)}"
     return _step(pool, max(pool.desired - count, target, _smallest(pool)), Cause.SHRINK, reason, plan)
 
 
 def _release(donor: TierState, plan: Plan) -> Step:
-    pool, need = donor.pool, plan.verdicts[donor.name].need
-    reason = f"nobody needs them: tier {donor.name} needs {need} of {pool.desired} replicas"
+    pool, reason = donor.pool, f"nobody needs them: {_need(donor, plan)}"
     return _step(pool, max(plan.targets[pool.name], _smallest(pool)), Cause.RELEASE, reason, plan)
 
 
-def _why(receiver: TierState, plan: Plan) -> str:
-    verdict = plan.verdicts[receiver.name]
-    return f"tier {receiver.name} needs {verdict.need} replicas and has {receiver.pool.ready} ready"
+def _need(tier: TierState, plan: Plan) -> str:
+    """What the tier's demand takes, and what answers it now."""
+    verdict = plan.verdicts[tier.name]
+    takes = f"{verdict.need}" if verdict.need == verdict.peak_need else f"{verdict.need} to {verdict.peak_need}"
+    return f"demand for {tier.name} takes {takes} of {tier.pool.desired} replicas, {tier.pool.ready} ready"
 
 
 def _smallest(pool: PoolState) -> int:

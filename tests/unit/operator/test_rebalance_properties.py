@@ -10,7 +10,7 @@ from trimtab_operator.core.fleet import Fleet, TierState
 from trimtab_operator.core.rebalance import Plan, plan
 from trimtab_operator.core.steps import next_step
 
-EXAMPLES = settings(max_examples=150, deadline=None)
+EXAMPLES = settings(max_examples=80, deadline=None)
 WORK = st.one_of(st.none(), st.sampled_from([0.0, 0.1, 1.0]), st.floats(0, 12))
 
 
@@ -50,7 +50,7 @@ def budgeted(draw: st.DrawFn, *, empty: bool = True) -> Fleet:
     members = draw(tiers(empty=empty))
     budgets = {name: least_gpus(members, name) + draw(st.integers(0, 10)) for name in (L4, H100)}
     gain = draw(st.sampled_from([0, 2, 10]))
-    return fleet(*members, budgets=budgets, min_gain_percent=gain, cooldown_seconds=draw(st.sampled_from([1, 60])))
+    return fleet(*members, budgets=budgets, min_gain_percent=gain, cooldown_seconds=draw(st.sampled_from([1, 30])))
 
 
 def within_bounds(observed: Fleet, decided: Plan) -> bool:
