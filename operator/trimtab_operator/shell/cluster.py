@@ -73,7 +73,7 @@ class Cluster(Protocol):
         """The object, or None."""
         ...
 
-    async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Manifest]:
+    async def list_all(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Manifest]:
         """Objects of one or of all namespaces that the label selector takes, as of now."""
         ...
 
@@ -125,7 +125,7 @@ class KubernetesCluster:
                 return None
             raise
 
-    async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Manifest]:
+    async def list_all(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Manifest]:
         """See Cluster."""
         query = {"labelSelector": selector} if selector else {}
         answer = await self._request("GET", kind.path(namespace), query=query)

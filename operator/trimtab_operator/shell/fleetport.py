@@ -130,9 +130,9 @@ class KubernetesFleet:
         if not values:
             return _Live({}, {})
         selector = f"{names.POOL_LABEL} in ({values})"
-        deployments = await self._deps.cluster.list(DEPLOYMENT, namespace, selector)
+        deployments = await self._deps.cluster.list_all(DEPLOYMENT, namespace, selector)
         pods: dict[str, list[Manifest]] = {}
-        for pod in await self._deps.cluster.list(POD, namespace, selector):
+        for pod in await self._deps.cluster.list_all(POD, namespace, selector):
             pods.setdefault(pod["metadata"]["labels"][names.POOL_LABEL], []).append(pod)
         by_name = {deployment["metadata"]["name"]: deployment for deployment in deployments}
         return _Live(by_name, pods)

@@ -61,7 +61,7 @@ async def check_watches(
 
 
 async def _look(cluster: Cluster, world: World, kind: Kind, namespaces: Sequence[str | None]) -> Look:
-    listed = [item for ns in namespaces for item in await cluster.list(kind, ns, selector(kind))]
+    listed = [item for ns in namespaces for item in await cluster.list_all(kind, ns, selector(kind))]
     versions = {item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in listed}
     return Look(versions, world.versions(kind))
 

@@ -1,0 +1,216 @@
+"""An API server in memory: server-side apply with field managers, preconditions and defaults, as far as we rely on it.
+
+Held to the same contract suite as a real one (tests/contract/test_operator_cluster.py).
+"""
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trimtab_operator.core.kinds import BY_NAME, DEPLOYMENT, POLICY, POOL, Kind
+from trimtab_operator.shell.cluster import ClusterError
+from trimtab_operator.shell.world import WATCHED, World, child_key
+
+Manifest = dict[str, Any]
+Path = tuple[str, ...]
+
+
+class FakeCluster:
+    """The `Cluster` port, plus `create` and `replace` for leases. `calls` has every write; `fail_next` raises once."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str, str], Manifest] = {}
+        self.calls: list[tuple[str, str, str]] = []
+        self.events: list[Manifest] = []
+        self.fail_next: dict[str, ClusterError] = {}
+        self._applied: dict[tuple[str, str, str, str], set[Path]] = {}
+        self._numbers = itertools.count(1)
+
+    # -- the port -----------------------------------------------------------------------------------------
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        self._maybe_fail("get")
+        found = self.objects.get((kind.kind, namespace, name))
+        return copy.deepcopy(found)
+
+    async def list_all(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Manifest]:
+        self._maybe_fail("list_all")
+        chosen = (m for (k, ns, _), m in self.objects.items() if k == kind.kind and namespace in (None, ns))
+        return [copy.deepcopy(m) for m in chosen if _selected(m, selector)]
+
+    async def apply(self, manifest: Mapping[str, Any], *, manager: str) -> Manifest:
+        self._maybe_fail("apply")
+        return self._apply(manifest, manager, status=False)
+
+    async def apply_status(self, manifest: Mapping[str, Any], *, manager: str) -> Manifest:
+        self._maybe_fail("apply_status")
+        return self._apply(manifest, manager, status=True)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+        live = self.objects.get((kind.kind, namespace, name))
+        if live is not None and live["metadata"]["uid"] == uid:
+            self.calls.append(("delete", kind.kind, name))
+            del self.objects[kind.kind, namespace, name]
+
+    async def create_event(self, event: Mapping[str, Any]) -> None:
+        self._maybe_fail("create_event")
+        self.events.append(dict(event))
+
+    async def create(self, kind: Kind, manifest: Mapping[str, Any], *, timeout_seconds: float) -> Manifest:
+        self._maybe_fail("create")
+        key = (kind.kind, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        if key in self.objects:
+            raise ClusterError("create", 409, "already exists")
+        return self.put({**manifest, "apiVersion": kind.api_version, "kind": kind.kind})
+
+    async def replace(self, kind: Kind, manifest: Mapping[str, Any], *, timeout_seconds: float) -> Manifest:
+        self._maybe_fail("replace")
+        key = (kind.kind, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        self._check_preconditions(manifest, self.objects.get(key))
+        return self.put(dict(manifest))
+
+    # -- what others do -----------------------------------------------------------------------------------
+
+    def put(self, manifest: Mapping[str, Any]) -> Manifest:
+        """Somebody creates or replaces an object as a whole."""
+        made = copy.deepcopy(dict(manifest))
+        meta = made["metadata"] = {"namespace": "default", **made["metadata"]}
+        key = (made["kind"], meta["namespace"], meta["name"])
+        old = self.objects.get(key)
+        meta.setdefault("uid", old["metadata"]["uid"] if old else f"uid-{next(self._numbers)}")
+        self._store(key, old, made)
+        return copy.deepcopy(self.objects[key])
+
+    def change(self, kind: Kind, name: str, change: Mapping[str, Any], namespace: str = "default") -> None:
+        """Somebody merges fields into an object."""
+        live = copy.deepcopy(self.objects[kind.kind, namespace, name])
+        self._store((kind.kind, namespace, name), self.objects[kind.kind, namespace, name], _merged(live, change))
+
+    def remove(self, kind: Kind, name: str, namespace: str = "default") -> None:
+        """Somebody deletes an object."""
+        del self.objects[kind.kind, namespace, name]
+
+    def one(self, kind: Kind, name: str, namespace: str = "default") -> Manifest:
+        """The object of that name, which must exist."""
+        return self.objects[kind.kind, namespace, name]
+
+    def writes(self) -> list[tuple[str, str, str]]:
+        """Every write since the last call."""
+        calls, self.calls = self.calls, []
+        return calls
+
+    def world(self) -> World:
+        """What watches that are up to date would know."""
+        indices: dict[str, dict[Any, list[Manifest]]] = {kind.kind: {} for kind in WATCHED}
+        for manifest in copy.deepcopy(list(self.objects.values())):
+            kind, meta = BY_NAME[manifest["kind"]], manifest["metadata"]
+            key: Any = (meta["namespace"], meta["name"]) if kind in (POOL, POLICY) else child_key(meta)
+            if kind in WATCHED and key is not None:
+                indices[kind.kind].setdefault(key, []).append(manifest)
+        return World(indices)
+
+    # -- how it works -------------------------------------------------------------------------------------
+
+    def _apply(self, manifest: Mapping[str, Any], manager: str, *, status: bool) -> Manifest:
+        meta = manifest["metadata"]
+        key = (manifest["kind"], meta["namespace"], meta["name"])
+        old = self.objects.get(key)
+        self._check_preconditions(manifest, old)
+        self.calls.append(("apply-status" if status else "apply", manifest["kind"], meta["name"]))
+        wanted = copy.deepcopy(dict(manifest))
+        fields = set(_leaves(wanted, ignored=("uid", "resourceVersion")))
+        live: Manifest = copy.deepcopy(old) if old else {"metadata": {"uid": f"uid-{next(self._numbers)}"}}
+        for path in self._applied.get((*key, manager), set()) - fields:
+            if not any(path in paths for k, paths in self._applied.items() if k[:3] == key and k[3] != manager):
+                _remove(live, path)
+        self._take_over(key, manager, live, wanted, fields)
+        if status:
+            # The subresource replaces what we applied before as a whole: lists are ours alone.
+            live["status"] = wanted["status"]
+        else:
+            live = _merged(live, wanted)
+        self._store(key, old, live)
+        return copy.deepcopy(self.objects[key])
+
+    def _take_over(
+        self, key: tuple[str, str, str], manager: str, live: Manifest, wanted: Manifest, fields: set[Path]
+    ) -> None:
+        """With force, a field whose value changes belongs to the new manager alone."""
+        changed = {path for path in fields if _value(live, path) != _value(wanted, path)}
+        for other, paths in self._applied.items():
+            if other[:3] == key and other[3] != manager:
+                paths.difference_update(changed)
+        self._applied[*key, manager] = fields
+
+    def _store(self, key: tuple[str, str, str], old: Manifest | None, new: Manifest) -> None:
+        if key[0] == DEPLOYMENT.kind:
+            new["spec"].setdefault("replicas", 1)
+        meta = new["metadata"]
+        meta.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
+        meta["resourceVersion"] = old["metadata"]["resourceVersion"] if old else "0"
+        meta["generation"] = old["metadata"].get("generation", 1) if old else 1
+        if key[0] == DEPLOYMENT.kind:
+            meta["managedFields"] = list(self._managed_fields(key))
+        if old == new:
+            return
+        meta["resourceVersion"] = str(next(self._numbers) + 100)
+        if old is not None and old.get("spec") != new.get("spec"):
+            meta["generation"] += 1
+        self.objects[key] = new
+
+    def _managed_fields(self, key: tuple[str, str, str]) -> Iterator[Manifest]:
+        for (*owner, manager), paths in self._applied.items():
+            if tuple(owner) == key and ("spec", "replicas") in paths:
+                yield {"manager": manager, "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+
+    def _check_preconditions(self, manifest: Mapping[str, Any], live: Manifest | None) -> None:
+        meta = manifest["metadata"]
+        for field, why in (("uid", "uid mismatch"), ("resourceVersion", "the object has been modified")):
+            if field in meta and (live is None or live["metadata"][field] != meta[field]):
+                raise ClusterError("apply", 409, why)
+
+    def _maybe_fail(self, call: str) -> None:
+        if (error := self.fail_next.pop(call, None)) is not None:
+            raise error
+
+
+def _leaves(value: Any, path: Path = (), *, ignored: tuple[str, ...] = ()) -> Iterator[Path]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            if key not in ignored:
+                yield from _leaves(item, (*path, key), ignored=ignored)
+    else:
+        yield path
+
+
+def _value(value: Any, path: Path) -> Any:
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _remove(value: Manifest, path: Path) -> None:
+    *parents, last = path
+    for key in parents:
+        value = value.get(key, {})
+    value.pop(last, None)
+
+
+def _merged(live: Manifest, wanted: Mapping[str, Any]) -> Manifest:
+    for key, item in wanted.items():
+        if key in ("uid", "resourceVersion") and key in live:
+            continue
+        if isinstance(item, Mapping) and isinstance(live.get(key), dict):
+            _merged(live[key], item)
+        else:
+            live[key] = copy.deepcopy(item)
+    return live
+
+
+def _selected(manifest: Manifest, selector: str) -> bool:
+    """`a=b` and `a in (b,c)`, which is all that the operator asks with."""
+    if not selector:
+        return True
+    key, _, values = selector.partition(" in ") if " in " in selector else selector.partition("=")
+    return manifest["metadata"].get("labels", {}).get(key) in values.strip("()").split(",")

@@ -1,0 +1,117 @@
+"""The operator's parts wired to a fake cluster, a clock that tests set, and builders of live objects."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from support.fakecluster import FakeCluster
+from support.manifests import policy_manifest, pool_manifest, shape
+from trimtab_operator.core import names
+from trimtab_operator.core.desired import ChildSettings
+from trimtab_operator.core.kinds import DEPLOYMENT, POD
+from trimtab_operator.shell.deps import Deps
+from trimtab_operator.shell.telemetry import Telemetry
+from trimtab_operator.shell.wakeups import Wakeups
+
+Manifest = dict[str, Any]
+H100 = "nvidia-h100-80gb"
+GPU = "nvidia.com/gpu"
+NOW = 1_800_000_000.0
+
+
+@dataclass
+class Clock:
+    """Time as the test says."""
+
+    now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Bench:
+    """A cluster and the operator's parts on it. `refresh` lets the watches catch up."""
+
+    cluster: FakeCluster = field(default_factory=FakeCluster)
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        telemetry = Telemetry()
+        self.deps = Deps(
+            cluster=self.cluster,
+            world=self.cluster.world(),
+            wakeups=Wakeups(telemetry.wakeups),
+            telemetry=telemetry,
+            children=ChildSettings(router_image="localhost/trimtab:test"),
+            clock=self.clock,
+            identity="test",
+        )
+
+    def refresh(self) -> Deps:
+        self.deps.world.indices.clear()
+        self.deps.world.indices.update(self.cluster.world().indices)
+        return self.deps
+
+    def add_pool(self, name: str = "low", **changes: Any) -> None:
+        plain = {"spec__accelerator__name": H100, "spec__model__shape": shape()}
+        self.cluster.put(pool_manifest(name, **plain | changes))
+
+    def add_policy(self, name: str = "chat", **changes: Any) -> None:
+        self.cluster.put(policy_manifest(name, **changes))
+
+    def conditions(self, kind: Any, name: str) -> dict[str, tuple[str, str]]:
+        """Type to status and reason."""
+        status = self.cluster.one(kind, name).get("status", {})
+        return {c["type"]: (c["status"], c["reason"]) for c in status.get("conditions", [])}
+
+    def message(self, kind: Any, name: str, condition: str) -> str:
+        conditions = self.cluster.one(kind, name)["status"]["conditions"]
+        return next(c["message"] for c in conditions if c["type"] == condition)
+
+    def run_pods(
+        self, pool: str = "low", *, ready: int = 0, starting: int = 0, draining: int = 0, gpus: int = 1
+    ) -> None:
+        """Make these pods, and no others, the pool's."""
+        for key in [k for k in self.cluster.objects if k[0] == POD.kind and k[2].startswith(f"{pool}-engine-")]:
+            del self.cluster.objects[key]
+        kinds = ["ready"] * ready + ["starting"] * starting + ["draining"] * draining
+        for i, kind in enumerate(kinds):
+            self.cluster.put(pod(f"{pool}-engine-{i}", kind, pool=pool, gpus=gpus))
+
+    def settle(self, name: str, *, ready: int) -> None:
+        """The Deployment controller has rolled everything out."""
+        live = self.cluster.one(DEPLOYMENT, name)
+        counts = {"replicas": ready, "updatedReplicas": ready, "readyReplicas": ready}
+        self.cluster.change(
+            DEPLOYMENT, name, {"status": {"observedGeneration": live["metadata"]["generation"], **counts}}
+        )
+
+
+def pod(name: str, kind: str = "ready", *, pool: str = "low", gpus: int = 1, **status: Any) -> Manifest:
+    """A pod of a pool: ready, starting, draining, or one that ended (`done`)."""
+    meta: Manifest = {
+        "name": name,
+        "namespace": "default",
+        "labels": {names.POOL_LABEL: pool},
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    }
+    if kind == "draining":
+        meta["deletionTimestamp"] = "2026-01-01T01:00:00Z"
+    ready = {"type": "Ready", "status": "True" if kind == "ready" else "False"}
+    ready["lastTransitionTime"] = "2026-01-01T00:01:30Z"
+    phase = {"done": "Failed", "starting": "Pending"}.get(kind, "Running")
+    limits = {GPU: str(gpus)} if gpus else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": meta,
+        "spec": {"containers": [{"name": "engine", "resources": {"limits": limits}}]},
+        "status": {"phase": phase, "conditions": [ready], **status},
+    }
+
+
+def router_pod(name: str, *, policy: str = "chat", ready: bool = True) -> Manifest:
+    """A router's pod."""
+    made = pod(name, "ready" if ready else "starting", gpus=0)
+    made["metadata"]["labels"] = {names.POLICY_LABEL: policy}
+    return made
