@@ -55,6 +55,8 @@ async def serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if settings.without_effect:
+        _say(settings, f"accepted without effect: {' '.join(settings.without_effect)}")
     _say(settings, f"loading {settings.model}, {settings.startup_seconds:g} s")
     with contextlib.suppress(TimeoutError):
         # As a real engine: nothing listens while the model loads.

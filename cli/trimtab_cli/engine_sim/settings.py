@@ -19,6 +19,40 @@ _UNITS = {"": 1, "k": 1e3, "K": 2**10, "m": 1e6, "M": 2**20, "g": 1e9, "G": 2**3
 #: Bits of one cache entry for `--kv-cache-dtype`; types that are not named here keep 16.
 _KV_BITS = (("nvfp4", 4), ("4bit", 4), ("int4", 4), ("3bit", 3), ("fp8", 8), ("int8", 8), ("k8v4", 6))
 _WEIGHT_BITS = (("fp4", 4), ("awq", 4), ("gptq", 4), ("fp8", 8), ("int8", 8), ("mxfp8", 8))
+#: Flags of vLLM that the simulation follows; the others are checked, accepted and named at the start.
+FOLLOWED = frozenset(
+    [
+        "model_tag",
+        "model",
+        "served_model_name",
+        "api_key",
+        "host",
+        "port",
+        "reasoning_parser",
+        "shutdown_timeout",
+        "enable_request_id_headers",
+        "enable_prompt_tokens_details",
+        "override_generation_config",
+        "default_chat_template_kwargs",
+        "max_model_len",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "max_num_queued_reqs",
+        "max_num_queued_tokens",
+        "block_size",
+        "enable_prefix_caching",
+        "quantization",
+        "kv_cache_dtype",
+        "kv_cache_memory_bytes",
+        "num_gpu_blocks_override",
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "speculative_config",
+        "spec_method",
+        "spec_model",
+        "spec_tokens",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +75,7 @@ class Settings:
     startup_seconds: float = 0.0
     seed: int = 0
     version: str = "0.32.0"
+    without_effect: tuple[str, ...] = ()
 
     @property
     def can_budget(self) -> bool:
@@ -88,7 +123,14 @@ def _settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         startup_seconds=_at_least_zero("--sim-startup-seconds", args.sim_startup_seconds),
         seed=args.sim_seed,
         version=known_flags().version,
+        without_effect=_without_effect(args),
     )
+
+
+def _without_effect(args: argparse.Namespace) -> tuple[str, ...]:
+    """The flags of vLLM that were given and change nothing here."""
+    given = (name for name, value in vars(args).items() if value is not None and not name.startswith("sim_"))
+    return tuple(f"--{name.replace('_', '-')}" for name in given if name not in FOLLOWED)
 
 
 def _engine(args: argparse.Namespace, model: str) -> tuple[EngineConfig, int]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from trimtab_cli.engine_sim import main
 from trimtab_cli.engine_sim.arguments import ArgumentError, known_flags
 from trimtab_cli.engine_sim.presets import PRESETS, resolve_shape
-from trimtab_cli.engine_sim.settings import Settings, settings_from
+from trimtab_cli.engine_sim.settings import FOLLOWED, Settings, settings_from
 
 MODEL = "Qwen/Qwen3-8B"
 
@@ -136,9 +137,25 @@ def test_the_api_key_may_come_from_the_environment():
     assert parsed("", VLLM_API_KEY="k").api_keys == ("k",)
 
 
-@pytest.mark.parametrize("line", ["-O3", "-O 2", "--enforce-eager --dtype bfloat16 --trust-remote-code", "-cc.mode=3"])
-def test_other_flags_of_vllm_are_accepted(line: str):
-    assert parsed(line) == parsed("")
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("-O3", ("--optimization-level",)),
+        ("-O 2", ("--optimization-level",)),
+        ("--enforce-eager --dtype bfloat16", ("--dtype", "--enforce-eager")),
+        ("-cc.mode=3", ("--compilation-config",)),
+        ("--no-async-scheduling", ("--async-scheduling",)),
+    ],
+)
+def test_other_flags_of_vllm_are_accepted_and_named(line: str, names: tuple[str, ...]):
+    settings = parsed(line)
+    assert sorted(settings.without_effect) == sorted(names)
+    assert replace(settings, without_effect=()) == parsed("")
+
+
+def test_the_flags_that_are_followed_are_vllms():
+    known = {name.lstrip("-").replace("-", "_") for row in known_flags().flags for name in row["names"]}
+    assert FOLLOWED - known == {"model_tag"}
 
 
 REFUSED = {
