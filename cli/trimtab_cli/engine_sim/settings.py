@@ -21,7 +21,6 @@ _KV_BITS = (("nvfp4", 4), ("4bit", 4), ("int4", 4), ("3bit", 3), ("fp8", 8), ("i
 _WEIGHT_BITS = (("fp4", 4), ("awq", 4), ("gptq", 4), ("fp8", 8), ("int8", 8), ("mxfp8", 8))
 #: Flags of vLLM that the simulation follows; the others are checked, accepted and named at the start.
 FOLLOWED = frozenset(
-    # fmt: off
     (
         "model_tag",
         "model",
@@ -53,7 +52,6 @@ FOLLOWED = frozenset(
         "spec_model",
         "spec_tokens",
     )
-    # fmt: on
 )
 
 
