@@ -24,6 +24,7 @@ class FakeCluster:
         self.calls: list[tuple[str, str, str]] = []
         self.events: list[Manifest] = []
         self.fail_next: dict[str, ClusterError] = {}
+        self.fail_always: dict[str, ClusterError] = {}
         self._applied: dict[tuple[str, str, str, str], set[Path]] = {}
         self._numbers = itertools.count(1)
 
@@ -171,7 +172,8 @@ class FakeCluster:
                 raise ClusterError("apply", 409, why)
 
     def _maybe_fail(self, call: str) -> None:
-        if (error := self.fail_next.pop(call, None)) is not None:
+        error = self.fail_next.pop(call, None) or self.fail_always.get(call)
+        if error is not None:
             raise error
 
 
