@@ -22,7 +22,10 @@ def generated() -> dict[str, str]:
 
 
 def main(argv: Sequence[str], root: Path = ROOT) -> int:
-    """Exit status 1 when `--check` finds a stale file."""
+    """Exit status 1 when `--check` finds a stale file, 2 where there is no checkout to write into."""
+    if not (root / "pyproject.toml").exists():
+        sys.stderr.write(f"{root}: not a checkout of Trimtab; `trimtab crds` prints the definitions\n")
+        return 2
     check = "--check" in argv
     stale = [path for path, text in generated().items() if not _is(root / path, text)]
     for path in stale:

@@ -127,6 +127,7 @@ def test_what_is_committed_is_what_the_models_say(capsys: pytest.CaptureFixture[
 
 
 def test_a_stale_file_is_told_and_rewritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "pyproject.toml").touch()
     assert main([], tmp_path) == 0
     assert main(["--check"], tmp_path) == 0
     (tmp_path / REFERENCE).write_text("old")
@@ -135,6 +136,12 @@ def test_a_stale_file_is_told_and_rewritten(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().out.splitlines()[0] == f"stale: {REFERENCE}"
     assert main([], tmp_path) == 0
     assert main(["--check"], tmp_path) == 0
+
+
+def test_an_installed_package_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([], tmp_path) == 2
+    assert "not a checkout of Trimtab; `trimtab crds` prints the definitions" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_chart_ships_the_same_definitions():
