@@ -25,6 +25,9 @@ from support.sse import DONE, events, joined
 from testcluster import provide
 from testcluster.pytesting import provided, visible
 
+# The first test of an engine waits for its start, which is no fault of the test.
+pytestmark = pytest.mark.timeout(180, func_only=True)
+
 WINDOW = 8192
 SIMULATED = (
     "--sim-time-scale=8",
