@@ -131,7 +131,7 @@ class LocalLoop:
     async def _metrics(self) -> MetricsSource:
         if self._prometheus is not None:
             await self._prometheus.start(self._children)
-            return PrometheusMetrics(self._prometheus.url)
+            return PrometheusMetrics(self._prometheus.url, stale_after_seconds=10)
         scraped = ScrapedMetrics(self._router.metrics_url, clock=time.monotonic)
         self._go(scraped.run())
         return scraped

@@ -132,7 +132,7 @@ def _need(tier: TierState, plan: Plan) -> str:
     """What the tier's demand takes, and what answers it now."""
     verdict = plan.verdicts[tier.name]
     takes = f"{verdict.need}" if verdict.need == verdict.peak_need else f"{verdict.need} to {verdict.peak_need}"
-    return f"demand for {tier.name} takes {takes} of {tier.pool.desired} replicas, {tier.pool.ready} ready"
+    return f"demand for {tier.name} takes {takes} replicas, {tier.pool.ready} of {tier.pool.desired} ready"
 
 
 def _smallest(pool: PoolState) -> int:

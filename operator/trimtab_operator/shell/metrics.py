@@ -29,6 +29,29 @@ class MetricsSource(Protocol):
         ...
 
 
+class QueryClient(Protocol):
+    """What is used of `prometheus_api_client.PrometheusConnect`; its methods block."""
+
+    def custom_query(self, query: str) -> Any:
+        """The result of an instant query: a list of rows for a vector."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def connect(url: str, timeout_seconds: float) -> QueryClient:
+    """The client for that address; nothing is sent yet."""
+    # Imported here: only a deployment with Prometheus installs it.
+    from prometheus_api_client import PrometheusConnect
+    from urllib3.util.retry import Retry
+
+    # The next tick is the retry.
+    client: QueryClient = PrometheusConnect(url=url, retry=Retry(total=0), timeout=timeout_seconds)
+    return client
+
+
 class PrometheusMetrics:
     """Demand from a Prometheus that scrapes the routers.
 
@@ -36,15 +59,18 @@ class PrometheusMetrics:
     everything, so that the readings belong together.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = 5, stale_after_seconds: float = 60) -> None:
-        # Only a deployment with Prometheus installs its client.
-        from prometheus_api_client import PrometheusConnect
-        from urllib3.util.retry import Retry
-
+    def __init__(
+        self,
+        url: str,
+        *,
+        client: QueryClient | None = None,
+        timeout_seconds: float = 5,
+        stale_after_seconds: float = 60,
+    ) -> None:
         self._url = url.rstrip("/")
         self._timeout_seconds = timeout_seconds
         self._stale_after_seconds = stale_after_seconds
-        self._client: Any = PrometheusConnect(url=self._url, retry=Retry(total=0), timeout=timeout_seconds)
+        self._client = client or connect(self._url, timeout_seconds)
         self._one_at_a_time = asyncio.Lock()
 
     async def demand(self, policy: str, tiers: Sequence[str], *, window_seconds: int) -> Mapping[str, Demand | None]:
@@ -59,23 +85,27 @@ class PrometheusMetrics:
 
     async def _query(self, query: str) -> list[Any]:
         from prometheus_api_client.exceptions import PrometheusApiClientException
-        from requests import RequestException
+        from requests import RequestException, Timeout
 
         try:
             # The library's timeout bounds each wait for bytes; the outer one bounds an answer that trickles in.
             async with self._one_at_a_time, asyncio.timeout(2 * self._timeout_seconds):
                 rows = await asyncio.to_thread(self._client.custom_query, query)
-        except TimeoutError:
-            raise MetricsUnavailable(f"Prometheus at {self._url}: no answer in time") from None
-        except (RequestException, PrometheusApiClientException, ValueError, KeyError, TypeError) as error:
-            raise MetricsUnavailable(f"Prometheus at {self._url}: {_short(error)}") from error
+        except (TimeoutError, Timeout):
+            raise self._unavailable("no answer in time") from None
+        except PrometheusApiClientException as error:
+            raise self._unavailable(str(error)[:160]) from error
+        except RequestException as error:
+            # Its text holds addresses of objects: it would change the status with every tick.
+            raise self._unavailable(f"cannot be reached ({type(error).__name__})") from error
+        except (ValueError, KeyError, TypeError):
+            raise self._unavailable("the answer is not one of Prometheus's API") from None
         if not isinstance(rows, list):
-            raise MetricsUnavailable(f"Prometheus at {self._url}: the answer is not a vector")
+            raise self._unavailable("the answer is not a vector")
         return rows
 
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:200]}"
+    def _unavailable(self, why: str) -> MetricsUnavailable:
+        return MetricsUnavailable(f"Prometheus at {self._url}: {why}")
 
 
 def demand_query(policy: str, window_seconds: int) -> str:
