@@ -37,6 +37,7 @@ def pod_template(policy: RoutingPolicy, *, image: str, config_map: str, labels: 
 
 def _container(policy: RoutingPolicy, image: str) -> Manifest:
     router = policy.spec.router
+    amounts = {"requests": dict(router.resources.requests), "limits": dict(router.resources.limits)}
     return {
         "name": CONTAINER,
         "image": router.image or image,
@@ -45,7 +46,8 @@ def _container(policy: RoutingPolicy, image: str) -> Manifest:
             {"name": "http", "containerPort": names.ROUTER_PORT, "protocol": "TCP"},
             {"name": "admin", "containerPort": names.ROUTER_ADMIN_PORT, "protocol": "TCP"},
         ],
-        "resources": {"requests": dict(router.resources.requests), "limits": dict(router.resources.limits)},
+        # The API server drops empty ones, which would look like drift.
+        "resources": {kind: amount for kind, amount in amounts.items() if amount},
         "readinessProbe": childmeta.http_probe("/readyz", "admin", period_seconds=5, failures=2),
         "livenessProbe": childmeta.http_probe("/healthz", "admin", period_seconds=10, failures=6),
         "lifecycle": {"preStop": {"sleep": {"seconds": childmeta.PRE_STOP_SECONDS}}},

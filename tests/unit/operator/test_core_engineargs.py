@@ -1,0 +1,84 @@
+"""Arguments that would win over the recipe, in every spelling that vLLM's parser takes."""
+
+import pytest
+
+from trimtab_operator.core.engineargs import refused_args
+
+
+@pytest.mark.parametrize(
+    ("arg", "field"),
+    [
+        ("-tp", "recipe.parallelism.tensor"),
+        ("-tp=2", "recipe.parallelism.tensor"),
+        ("--tensor-parallel-size", "recipe.parallelism.tensor"),
+        ("--tensor_parallel_size=2", "recipe.parallelism.tensor"),
+        ("--tensor-par", "recipe.parallelism.tensor"),
+        ("-pp", "recipe.parallelism.pipeline"),
+        ("-q", "recipe.quantization"),
+        ("-qfp8", "recipe.quantization"),
+        ("--quant=fp8", "recipe.quantization"),
+        ("--kv-cache-dtype", "recipe.kvCache.dtype"),
+        ("--max_num_seqs", "recipe.batching.maxSequences"),
+        ("--speculative-config", "recipe.speculation"),
+        ("--speculative-config.method", "recipe.speculation"),
+        ("--speculative_config.num_speculative_tokens=3", "recipe.speculation"),
+        ("--spec-method=ngram", "recipe.speculation.method"),
+        ("--no-enable-prefix-caching", "recipe.prefixCaching"),
+        ("--disable-prefix-caching", "recipe.prefixCaching"),
+        ("--enable_prefix_caching", "recipe.prefixCaching"),
+        ("--performance-mode=throughput", "recipe.preset"),
+        ("--served-model-name", "model.servedName"),
+        ("--max-model-len=1K", "model.contextTokens"),
+        ("--reasoning-parser", "model.reasoningParser"),
+        ("--shutdown-timeout=0", "drain.deadlineSeconds"),
+    ],
+)
+def test_what_the_recipe_owns_is_refused_with_the_field_to_use(arg: str, field: str):
+    (sentence,) = refused_args([arg])
+    assert sentence.startswith(f"engine.args {arg} sets -")
+    assert sentence.endswith(f"which the recipe owns; remove it and use {field}")
+
+
+@pytest.mark.parametrize(
+    ("arg", "why"),
+    [
+        ("--port=9", "probes and routers need the engine on port 8000"),
+        ("--api-key", "routers send no key and would get 401; restrict access with a NetworkPolicy"),
+        ("--config=/x.yaml", "a file of flags can override the recipe; list the flags in engine.args"),
+        ("-dp=2", "a replica has accelerator.count GPUs for one engine; raise replicas"),
+        ("--ssl-keyfile", "routers and probes speak plain HTTP inside the cluster"),
+    ],
+)
+def test_what_would_break_probes_or_routers_is_refused_with_the_reason(arg: str, why: str):
+    assert refused_args([arg]) == [f"engine.args {arg} is refused: {why}"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--enforce-eager"],
+        ["--model-impl", "transformers"],
+        ["--kv-cache-memory-bytes=64M"],
+        ["--max-num-partial-prefills", "2"],
+        ["--stream-interval", "-1"],
+        ["--chat-template", "max-num-seqs"],
+        ["-O3"],
+        ["-ep"],
+        ["--no-enable-log-requests"],
+        ["--attention-backend", "FLASHINFER"],
+        ["--config-format", "mistral"],
+        ["--lora-modules", "name=path"],
+    ],
+    ids=lambda args: args[0],
+)
+def test_other_flags_of_vllm_pass(args: list[str]):
+    assert refused_args(args) == []
+
+
+def test_the_attention_backend_belongs_to_dflash_while_it_is_used():
+    assert refused_args(["--attention-backend=FLEX"], dflash=True)[0].endswith("use recipe.speculation.method dflash")
+
+
+def test_two_dashes_alone_would_hide_what_follows():
+    (sentence,) = refused_args(["--", "--port"])[:1]
+    assert sentence == "engine.args -- ends the list of flags, and what follows it would be lost; remove it"

@@ -1,0 +1,160 @@
+"""The children of pools and policies, whole: read the difference before accepting it."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from support import golden
+from support.manifests import policy_manifest, pool_manifest, shape
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.load import load
+from trimtab_crds.routingpolicy import RoutingPolicy
+from trimtab_operator.core import names
+from trimtab_operator.core.desired import ChildSettings, policy_objects, pool_objects
+from trimtab_operator.core.recipe import resolve
+from trimtab_operator.core.routerconfig import compile_config
+
+SETTINGS = ChildSettings(router_image="localhost/trimtab:test")
+POOLS = {
+    "plain": pool_manifest(metadata__uid="11111111-1111-1111-1111-111111111111"),
+    "everything": pool_manifest(
+        "high",
+        metadata__namespace="team-a",
+        metadata__uid="22222222-2222-2222-2222-222222222222",
+        metadata__labels={"app.kubernetes.io/part-of": "assistant", "team": "a"},
+        spec__accelerator={"name": "nvidia-h100-80gb", "count": 4},
+        spec__model={
+            "name": "/models/qwen3-32b",
+            "servedName": "qwen3-32b",
+            "contextTokens": 40960,
+            "reasoningParser": "qwen3",
+            "shape": shape(parametersMillions=32800, layers=64, attentionHeads=64),
+        },
+        spec__recipe={
+            "preset": "reasoning",
+            "quantization": "fp8",
+            "kvCache": {"dtype": "fp8"},
+            "parallelism": {"tensor": 2, "pipeline": 2},
+            "batching": {"maxSequences": 128, "maxQueuedRequests": 64},
+            "speculation": {"method": "ngram"},
+        },
+        spec__engine={
+            "image": "registry.example.com/vllm:1",
+            "args": ["--enforce-eager"],
+            "env": [{"name": "HF_HOME", "value": "/models/cache"}, {"name": "TORCH_COMPILE_DISABLE", "value": "1"}],
+            "pod": {
+                "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": None}}],
+                "volumeMounts": [
+                    {"name": "models", "mountPath": "/models"},
+                    {"name": "models", "mountPath": "/tmp", "subPath": "tmp"},
+                ],
+                "requests": {"cpu": "8", "memory": "64Gi"},
+                "limits": {"memory": "64Gi"},
+                "imagePullSecrets": ["registry"],
+                "runAsUser": 4711,
+            },
+        },
+        spec__nodes={
+            "selector": {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"},
+            "tolerations": [{"key": "team", "value": "a", "effect": "NoSchedule"}],
+        },
+        spec__drain={"deadlineSeconds": 3600},
+    ),
+}
+
+
+def as_yaml(manifests: list[dict[str, Any]]) -> str:
+    return yaml.safe_dump_all(manifests, sort_keys=False, width=110)
+
+
+def load_pool(manifest: dict[str, Any]) -> InferencePool:
+    pool = load(manifest)
+    assert isinstance(pool, InferencePool)
+    return pool
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_children_of_a_pool(name: str):
+    pool = load_pool(POOLS[name])
+    resolution = resolve(pool)
+    assert resolution.reasons == ()
+    golden.check(f"operator/pool-{name}.yaml", as_yaml(pool_objects(pool, resolution, replicas=0)))
+
+
+@pytest.mark.parametrize("routers", [1, 2])
+def test_children_of_a_policy(routers: int):
+    pools = {
+        "low": load_pool(pool_manifest("low", spec__model__shape=shape(), spec__model__contextTokens=8192)),
+        "high": load_pool(POOLS["everything"]),
+    }
+    router = {"replicas": routers, "workers": 2, "resources": {"requests": {"cpu": "1"}, "limits": {}}}
+    policy = load(policy_manifest(metadata__uid="33333333-3333-3333-3333-333333333333", spec__router=router))
+    assert isinstance(policy, RoutingPolicy)
+    manifests = policy_objects(policy, compile_config(policy, pools), SETTINGS)
+    golden.check(f"operator/policy-{routers}-routers.yaml", as_yaml(manifests))
+
+
+def pod_specs() -> list[Any]:
+    plain = load_pool(POOLS["everything"])
+    children = pool_objects(plain, resolve(plain), replicas=0)
+    policy = load(policy_manifest(spec__tiers=[{"name": "high", "poolRef": {"name": "high"}}]))
+    assert isinstance(policy, RoutingPolicy)
+    children += policy_objects(policy, compile_config(policy, {"high": plain}), SETTINGS)
+    return [m["spec"]["template"]["spec"] for m in children if m["kind"] == "Deployment"]
+
+
+@pytest.mark.parametrize("spec", pod_specs(), ids=["engine", "router"])
+def test_pods_meet_pod_security_restricted(spec: dict[str, Any]):
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert spec["automountServiceAccountToken"] is False
+    assert not any(spec.get(field) for field in ("hostNetwork", "hostPID", "hostIPC"))
+
+
+@pytest.mark.parametrize("spec", pod_specs(), ids=["engine", "router"])
+def test_no_service_link_can_reach_the_engine(spec: dict[str, Any]):
+    """A Service named vllm would inject VLLM_PORT=tcp://..., which vLLM reads as its own port."""
+    assert spec["enableServiceLinks"] is False
+
+
+def test_a_pod_may_drain_before_it_is_killed():
+    spec, router = pod_specs()
+    (container,) = spec["containers"]
+    command = container["command"]
+    drain = int(command[command.index("--shutdown-timeout") + 1])
+    pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert drain == 3600
+    assert spec["terminationGracePeriodSeconds"] > drain + pre_stop
+    assert router["terminationGracePeriodSeconds"] > router["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+
+
+def test_a_slow_start_has_half_an_hour():
+    spec, _ = pod_specs()
+    probe = spec["containers"][0]["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 1800
+
+
+def test_the_digest_tells_desires_apart_and_does_not_depend_on_replicas():
+    pool = load_pool(POOLS["plain"])
+
+    def digest(manifests: list[dict[str, Any]]) -> str:
+        return str(manifests[-1]["metadata"]["annotations"][names.DIGEST_ANNOTATION])
+
+    created = pool_objects(pool, resolve(pool), replicas=0)
+    kept = pool_objects(pool, resolve(pool), replicas=None)
+    assert digest(created) == digest(kept)
+    assert "replicas" not in kept[-1]["spec"]
+    other = load_pool(pool_manifest(spec__model__revision="v2"))
+    assert digest(pool_objects(other, resolve(other), replicas=None)) != digest(kept)
+
+
+def test_an_owner_that_no_server_knows_is_not_referenced():
+    pool = load_pool(pool_manifest())
+    assert all("ownerReferences" not in m["metadata"] for m in pool_objects(pool, resolve(pool), replicas=1))
