@@ -23,8 +23,8 @@ from testcluster.locking import exclusive
 from testcluster.paths import ROOT, cache_home
 from testcluster.progress import Progress
 
-# coreutils and dash are for people who look inside; the libraries are what onnxruntime and vLLM load.
-PACKAGES = ("python3", "ca-certificates", "dash", "coreutils", "libgomp1", "libnuma1", "libstdc++6")
+# vLLM asks lscpu of util-linux; the libraries are what it and onnxruntime load; the rest is for who looks inside.
+PACKAGES = ("python3", "ca-certificates", "dash", "coreutils", "util-linux", "libgomp1", "libnuma1", "libstdc++6")
 LOCKS = tuple(ROOT / "requirements" / name for name in ("operator.txt", "router.txt"))
 COMMAND = """\
 #!/usr/bin/python3

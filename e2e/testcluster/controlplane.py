@@ -48,7 +48,8 @@ def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
     raise StartError(f"no {count} free ports on {address} in {PORTS.start}-{PORTS.stop - 1}")
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Whether something listens on the loopback port; OSError while nothing does."""
     with socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
 
@@ -147,7 +148,7 @@ class ControlPlane:
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         self.processes.wait_ready("kube-controller-manager", lambda: api.get(account))
         for name, port in (("kube-scheduler", "scheduler"), ("kwok", "kwok")):
-            self.processes.wait_ready(name, partial(_accepts, self._ports[port]))
+            self.processes.wait_ready(name, partial(accepts, self._ports[port]))
 
     def _issue_certificates(self) -> None:
         names = [f"IP:{ip}" for ip in dict.fromkeys((self.host, "127.0.0.1", FIRST_SERVICE_IP))]

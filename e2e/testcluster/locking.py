@@ -9,18 +9,20 @@ from pathlib import Path
 from testcluster.errors import UnavailableError
 from testcluster.progress import Progress
 
+ANNOUNCE_SECONDS = 60.0
+
 
 @contextmanager
 def exclusive(path: Path, what: str, progress: Progress, timeout_seconds: float = 3600) -> Iterator[None]:
     """Hold the lock file at `path`; the kernel frees it when its process ends, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout_seconds
-    announced = False
+    announce_at = 0.0
     with path.open("w") as file:
         while not _try(file.fileno()):
-            if not announced:
+            if time.monotonic() > announce_at:
                 progress(f"waiting: another process is at work on {what}")
-                announced = True
+                announce_at = time.monotonic() + ANNOUNCE_SECONDS
             if time.monotonic() > deadline:
                 raise UnavailableError(f"{what}: {path} has been locked for {timeout_seconds:.0f} s")
             time.sleep(0.2)

@@ -9,7 +9,8 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from testcluster.build import NODE
 from testcluster.checkout import checkout_image
 from testcluster.cluster import GPU, Cluster
 from testcluster.commands import run_logged
+from testcluster.controlplane import accepts, free_ports
 from testcluster.errors import UnavailableError
 from testcluster.images import Image, pack, write_archive
 from testcluster.node import NO_ROOT, NODE_IP, NODE_NAME, Node
 from testcluster.paths import ROOT, cache_home
-from testcluster.processes import wait_until
+from testcluster.processes import Processes, wait_until
 from testcluster.progress import Progress
 from testcluster.prometheus import IN_CLUSTER_URL, NAMESPACE, PORT, Prometheus, command, configuration
 
@@ -55,6 +57,10 @@ class StoryCluster(Cluster, ABC):
     @abstractmethod
     def vllm(self) -> vllm.PodMount:
         """How a pod's container becomes a real vLLM with the tiny model."""
+
+    @abstractmethod
+    def reach(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
+        """A URL, without a path, by which this process reaches a Service for as long as the context lasts."""
 
 
 class NodeCluster(StoryCluster):
@@ -91,6 +97,12 @@ class NodeCluster(StoryCluster):
     def vllm(self) -> vllm.PodMount:
         """The machine's own folders: the node sees them at their places."""
         return vllm.pod_mount(self._progress)
+
+    @contextmanager
+    def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        """The Service's own address: this machine has a route to it."""
+        spec = self.api.get(f"/api/v1/namespaces/{namespace}/services/{service}")["spec"]
+        yield f"http://{spec['clusterIP']}:{port}"
 
 
 def service_to(address: str) -> list[dict[str, Any]]:
@@ -150,6 +162,20 @@ class ForeignCluster(StoryCluster):
         server = Prometheus(IN_CLUSTER_URL, lambda path: self.api.get(proxy + path))
         wait_until("Prometheus", server.ready, 60)
         return server
+
+    @contextmanager
+    def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        """A port forward to one pod behind the Service."""
+        (local,) = free_ports(1)
+        processes = Processes(self.folder)
+        name = f"port-forward-{service}-{local}"
+        argv = [str(self.program("kubectl")), f"--kubeconfig={self.kubeconfig}", "-n", namespace, "port-forward"]
+        processes.start(name, [*argv, f"service/{service}", f"{local}:{port}"])
+        try:
+            processes.wait_ready(name, partial(accepts, local), 30)
+            yield f"http://127.0.0.1:{local}"
+        finally:
+            processes.stop(name)
 
     def vllm(self) -> vllm.PodMount:
         """Not on a cluster whose nodes do not see this machine's folders."""
