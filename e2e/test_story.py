@@ -17,7 +17,8 @@ from story import fleet, traffic
 from story.faults import sigkill
 from story.forward import forwarded
 from story.gpuwatch import GpuWatch
-from testcluster.cluster import Cluster, is_true
+from testcluster.cluster import is_true
+from testcluster.story import StoryCluster
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -46,12 +47,13 @@ def until(what: str, true: Callable[[], Any], seconds: float) -> Any:
 class Story:
     """What the steps share."""
 
-    def __init__(self, cluster: Cluster, prometheus: str, vllm: Path, model: Path) -> None:
-        self.cluster, self.prometheus, self.vllm, self.model = cluster, prometheus, vllm, model
-        self.router = ""
+    def __init__(self, cluster: StoryCluster) -> None:
+        self.cluster = cluster
+        self.prometheus = cluster.prometheus(fleet.scrape_configs())
+        self.vllm = cluster.vllm()
 
     def pool(self, name: str, **spec: Any) -> fleet.Manifest:
-        return fleet.pool(name, vllm=self.vllm, model=self.model, **spec)
+        return fleet.pool(name, image=self.cluster.trimtab_image, vllm=self.vllm, **spec)
 
     def get(self, kind: str, name: str) -> Any:
         return self.cluster.get(kind, name, "-n", fleet.NAMESPACE)
@@ -71,17 +73,10 @@ class Story:
         pods = self.cluster.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=trimtab")["items"]
         return next(p for p in pods if "deletionTimestamp" not in p["metadata"])
 
-    def query(self, promql: str) -> float:
-        """A value from the real Prometheus; 0 where it has none yet."""
-        url = f"{self.prometheus}/api/v1/query"
-        answer = httpx.get(url, params={"query": promql}, timeout=10, trust_env=False).json()
-        found = answer["data"]["result"]
-        return float(found[0]["value"][1]) if found else 0.0
-
 
 @pytest.fixture(scope="module")
-def story(cluster: Cluster, prometheus: str, vllm_venv: Path, tiny_model: Path) -> Story:
-    return Story(cluster, prometheus, vllm_venv, tiny_model)
+def story(cluster: StoryCluster) -> Story:
+    return Story(cluster)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +94,7 @@ def gpus(story: Story) -> Iterator[GpuWatch]:
 
 
 def test_helm_installs_the_operator(story: Story) -> None:
-    repository, tag = fleet.IMAGE.rsplit(":", 1)
+    repository, tag = story.cluster.trimtab_image.rsplit(":", 1)
     values = [f"image.repository={repository}", f"image.tag={tag}", "image.pullPolicy=IfNotPresent"]
     flags = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s"]
     story.cluster.helm("install", "trimtab", CHART, *flags, *(word for v in values for word in ("--set", v)))
@@ -111,7 +106,7 @@ def test_helm_installs_the_operator(story: Story) -> None:
 
 def test_three_pools_and_a_policy_become_ready(story: Story, gpus: GpuWatch) -> None:
     story.cluster.apply([fleet.namespace()])
-    story.cluster.apply([*(story.pool(name) for name in fleet.START), fleet.policy(prometheus=story.prometheus)])
+    story.cluster.apply([*(story.pool(name) for name in fleet.START), fleet.policy()])
     for what in (*(f"tpool/{name}" for name in fleet.START), f"tpolicy/{fleet.POLICY}"):
         story.cluster.kubectl(
             "wait", "--for=condition=Ready", what, "-n", fleet.NAMESPACE, "--timeout=600s", timeout_seconds=620
@@ -213,7 +208,7 @@ def test_replicas_follow_when_the_mix_turns_hard_and_the_operator_dies_on_the_wa
 ) -> None:
     killed = story.operator_pod()
     with traffic.Load(router, HARD, askers=6) as load:
-        until("demand for high in Prometheus", lambda: story.query(DEMAND_FOR_HIGH) > 100, 90)
+        until("demand for high in Prometheus", lambda: (story.prometheus.value(DEMAND_FOR_HIGH) or 0) > 100, 90)
         until("the donor shrinks", lambda: story.replicas("low") == 1, 120)
         sigkill(story.cluster, killed, "trimtab-operator")
         assert story.replicas("high") == fleet.START["high"], "killed too late: the move was over"
@@ -254,7 +249,7 @@ def test_a_recipe_that_cannot_run_is_refused_with_the_fix(story: Story) -> None:
 
 
 def test_a_policy_over_its_budget_is_refused_with_the_fix(story: Story) -> None:
-    small = fleet.policy(prometheus=story.prometheus)
+    small = fleet.policy()
     small["metadata"]["name"] = "small"
     small["spec"]["rebalance"]["gpuBudget"] = [{"accelerator": fleet.ACCELERATOR, "gpus": 2}]
     story.cluster.apply([small])

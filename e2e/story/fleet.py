@@ -1,15 +1,14 @@
 """The manifests of the story: three pools of a real vLLM, one policy over them."""
 
-from pathlib import Path
 from typing import Any
 
-from testcluster.vllm import CPU_FLAGS, ENVIRONMENT
+from testcluster.prometheus import IN_CLUSTER_URL
+from testcluster.vllm import CPU_FLAGS, PodMount
 
 Manifest = dict[str, Any]
 
 NAMESPACE = "story"
 POLICY = "chat"
-IMAGE = "localhost/trimtab:test"
 ACCELERATOR = "nvidia-l4-24gb"
 GPU_BUDGET = 4
 THINKING = {"low": 0, "medium": 128, "high": 256}
@@ -27,33 +26,33 @@ def namespace() -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
 
 
-def pool(name: str, *, vllm: Path, model: Path, **spec: Any) -> Manifest:
-    """A pool of the tiny model; vLLM and the model come from the node's disk."""
-    volumes = {"vllm": (vllm, "/opt/vllm"), "model": (model, "/models/tiny")}
+def pool(name: str, *, image: str, vllm: PodMount, **spec: Any) -> Manifest:
+    """A pool of the tiny model; the engine's own pod has the scratch space that `vllm` would bring along."""
+    node_folders = [v for v in vllm.volumes if "hostPath" in v]
+    mounted = {v["name"] for v in node_folders}
     return {
         "apiVersion": "trimtab.dev/v1alpha1",
         "kind": "InferencePool",
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "model": {
-                "name": "/models/tiny",
+                "name": vllm.model_at,
                 "contextTokens": 8192,
                 "reasoningParser": "qwen3",
                 "shape": SHAPE,
             },
             "engine": {
-                "image": IMAGE,
-                "command": ["/opt/vllm/bin/vllm", "serve"],
+                "image": image,
                 "args": [f for f in CPU_FLAGS if f.split("=")[0] not in _RESOLVED],
-                "env": [{"name": k, "value": v} for k, v in ENVIRONMENT.items()],
+                "env": vllm.env,
                 "pod": {
-                    "volumes": [{"name": k, "hostPath": {"path": str(p)}} for k, (p, _) in volumes.items()],
-                    "volumeMounts": [{"name": k, "mountPath": m, "readOnly": True} for k, (_, m) in volumes.items()],
+                    "volumes": node_folders,
+                    "volumeMounts": [m for m in vllm.volume_mounts if m["name"] in mounted],
                 },
             },
             "accelerator": {"name": ACCELERATOR},
             "recipe": {"preset": "balanced", "batching": {"maxSequences": 16}},
-            "replicas": START[name],
+            "replicas": START.get(name, 1),
             "scaling": {"minReplicas": 1, "maxReplicas": 3},
             "drain": {"deadlineSeconds": 20},
             "cost": {"gpuHourMilli": 800},
@@ -62,7 +61,7 @@ def pool(name: str, *, vllm: Path, model: Path, **spec: Any) -> Manifest:
     }
 
 
-def policy(*, prometheus: str, **spec: Any) -> Manifest:
+def policy(**spec: Any) -> Manifest:
     """The policy over the three pools."""
     tiers = [
         {
@@ -84,7 +83,7 @@ def policy(*, prometheus: str, **spec: Any) -> Manifest:
             "rebalance": {
                 "mode": "Apply",
                 "gpuBudget": [{"accelerator": ACCELERATOR, "gpus": GPU_BUDGET}],
-                "prometheus": {"url": prometheus},
+                "prometheus": {"url": IN_CLUSTER_URL},
                 "intervalSeconds": 2,
                 "windowSeconds": 30,
                 "cooldownSeconds": 5,
@@ -92,3 +91,29 @@ def policy(*, prometheus: str, **spec: Any) -> Manifest:
             **spec,
         },
     }
+
+
+def scrape_configs() -> list[Manifest]:
+    """Every pod that asks to be scraped, as its annotations say."""
+    annotation = "__meta_kubernetes_pod_annotation_prometheus_io"
+    return [
+        {
+            "job_name": "pods",
+            "kubernetes_sd_configs": [{"role": "pod"}],
+            "relabel_configs": [
+                {"source_labels": [f"{annotation}_scrape"], "action": "keep", "regex": "true"},
+                {
+                    "source_labels": ["__meta_kubernetes_pod_ip", f"{annotation}_port"],
+                    "separator": ":",
+                    "target_label": "__address__",
+                },
+                {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
+                # One target a pod, not one a container port.
+                {
+                    "source_labels": ["__meta_kubernetes_pod_container_port_name"],
+                    "action": "keep",
+                    "regex": "http|admin|metrics",
+                },
+            ],
+        }
+    ]
