@@ -1,8 +1,8 @@
 """Rows of Prometheus to demand, and everything that makes it missing."""
 
 import asyncio
-import time
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -24,11 +24,13 @@ class FakeClient:
     answer: Any
     asked: str = ""
     closed: bool = False
-    pause_seconds: float = 0
+    may_answer: threading.Event = field(default_factory=threading.Event)
+    blocks: bool = False
 
     def custom_query(self, query: str) -> Any:
         self.asked = query
-        time.sleep(self.pause_seconds)
+        if self.blocks:
+            self.may_answer.wait(10)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -106,10 +108,17 @@ def test_a_source_that_cannot_be_read_says_why_in_words_that_do_not_change(answe
 
 
 def test_an_answer_that_trickles_in_is_given_up() -> None:
-    client = FakeClient(rows(), pause_seconds=0.1)
+    client = FakeClient(rows(), blocks=True)
     source = PrometheusMetrics(URL, client=client, timeout_seconds=0.01)
+
+    async def asked() -> None:
+        try:
+            await source.demand(POLICY, ["low"], window_seconds=300)
+        finally:
+            client.may_answer.set()
+
     with pytest.raises(MetricsUnavailable, match="no answer in time"):
-        asyncio.run(source.demand(POLICY, ["low"], window_seconds=300))
+        asyncio.run(asked())
 
 
 def test_close_closes_the_connections() -> None:
@@ -119,16 +128,13 @@ def test_close_closes_the_connections() -> None:
 
 
 def test_one_query_reads_everything() -> None:
-    query = demand_query(POLICY, 300)
-    assert query.split(" or ") == [
-        'label_replace(sum by (tier) (rate(trimtab_router_admitted_total{policy="default/chat"}[300s])), '
-        '"reading", "requests", "", "")',
-        'label_replace(sum by (tier) (rate(trimtab_router_admitted_prompt_tokens_total{policy="default/chat"}[300s])), '
-        '"reading", "prompt", "", "")',
-        'label_replace(sum by (tier) (rate(trimtab_router_admitted_output_tokens_total{policy="default/chat"}[300s])), '
-        '"reading", "output", "", "")',
-        'label_replace(time() - max by (tier) (timestamp(trimtab_router_admitted_total{policy="default/chat"})), '
-        '"reading", "age", "", "")',
-        'label_replace(max by (tier) (trimtab_router_admitted_total{policy="default/chat"} offset 300s), '
-        '"reading", "before", "", "")',
+    requests = 'trimtab_router_admitted_total{policy="default/chat"}'
+    prompt = 'trimtab_router_admitted_prompt_tokens_total{policy="default/chat"}'
+    output = 'trimtab_router_admitted_output_tokens_total{policy="default/chat"}'
+    assert demand_query(POLICY, 300).split(" or ") == [
+        f'label_replace(sum by (tier) (rate({requests}[300s])), "reading", "requests", "", "")',
+        f'label_replace(sum by (tier) (rate({prompt}[300s])), "reading", "prompt", "", "")',
+        f'label_replace(sum by (tier) (rate({output}[300s])), "reading", "output", "", "")',
+        f'label_replace(time() - max by (tier) (timestamp({requests})), "reading", "age", "", "")',
+        f'label_replace(max by (tier) ({requests} offset 300s), "reading", "before", "", "")',
     ]
