@@ -24,6 +24,13 @@ class Example:
     tokens: tuple[float, ...] = ()
     """Observed answer lengths, tokens."""
     weight: float = 1.0
+    group: str = ""
+    """What must stay together in a split, the template of a synthetic prompt; the text itself when empty."""
+
+
+def part(example: Example, parts: int, salt: str = "") -> int:
+    """Which of `parts` an example belongs to, the same for all that share its group."""
+    return bucket(example.group or example.query.text, parts, salt)
 
 
 def bucket(text: str, buckets: int, salt: str = "") -> int:

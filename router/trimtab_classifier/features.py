@@ -24,6 +24,9 @@ MIDDLE_CHARS: Final = 300
 TAIL_CHARS: Final = 600
 SYSTEM_CHARS: Final = 300
 BYTE_NGRAMS: Final = (3, 4, 5)
+LEAD_WORDS: Final = 8
+TRAIL_WORDS: Final = 6
+EMPHASIS: Final = 8
 
 _MAX_BYTES: Final = 4 * (HEAD_CHARS + MIDDLE_CHARS + TAIL_CHARS + SYSTEM_CHARS) + 64
 _CUT_CHARS: Final = HEAD_CHARS + MIDDLE_CHARS + TAIL_CHARS
@@ -88,7 +91,7 @@ def _prefix(data: Bytes) -> Hashes:
 
 
 def _bucket(hashes: Hashes, kind: int) -> Buckets:
-    return ((hashes * _MIX[kind]) >> _SHIFT).astype(np.uint16)
+    return np.asarray((hashes * _MIX[kind]) >> _SHIFT, np.uint16)
 
 
 def words(data: Bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -102,7 +105,10 @@ def _tokens(data: Bytes, starts: NDArray[np.intp], ends: NDArray[np.intp]) -> tu
     """Buckets of the words, and of the word pairs and byte n-grams, of lower-case `data`; repeated as they occur."""
     sums = _prefix(data)
     word = (sums[ends] - sums[starts]) * _INVERSES[starts]
-    found = [_bucket(word[:-1] * _MIX[11] + word[1:], 2)]
+    pairs = word[:-1] * _MIX[11] + word[1:]
+    # What is asked stands first or last; repeated, so that a long passage between does not drown it.
+    ends_of_text = (_bucket(word[:LEAD_WORDS], 6), _bucket(pairs[:LEAD_WORDS], 7), _bucket(word[-TRAIL_WORDS:], 8))
+    found = [_bucket(pairs, 2), np.repeat(np.concatenate(ends_of_text), EMPHASIS)]
     for n in BYTE_NGRAMS:
         if len(data) >= n:
             grams = (sums[n:] - sums[:-n]) * _INVERSES[: len(data) - n + 1]

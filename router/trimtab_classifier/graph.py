@@ -9,28 +9,43 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from trimtab_classifier.linear import Linear
+from trimtab_classifier.network import Parameters
+
 Floats = NDArray[np.float32]
 OPSET: Final = 17
 IR_VERSION: Final = 8
+CLIP: Final = 3.0
+MAX_TOKENS: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Familiarity:
+    """What the out-of-domain score compares with."""
+
+    centres: Floats
+    energy_knots: Floats
+    distance_knots: Floats
+    sum_knots: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Everything the graph holds. `hidden` columns of the table are rectified, the others reach `linear` as they are."""
+    """Everything the graph holds."""
 
     idf: Floats
-    table: NDArray[np.int8]
-    table_scale: Floats
-    dense_weights: Floats
-    bias: Floats
-    hidden: int
-    out_weights: Floats
-    out_bias: Floats
-    classes: int
+    mean: Floats
+    scale: Floats
+    parameters: Parameters
+    gain: Linear
+    familiarity: Familiarity
     temperature: float
     tools_column: int
-    knots: Floats
-    """Raw unfamiliarity at evenly spaced percentiles of the training data, ascending."""
+
+    @property
+    def classes(self) -> int:
+        """Classes that the text decides; agentic comes after them."""
+        return len(self.parameters.out_bias) - 2
 
 
 @dataclass(slots=True)
@@ -54,20 +69,49 @@ class _Builder:
         self.nodes.append(helper.make_node("Identity", [source], [name], name=name))
 
 
-def _layer(b: _Builder, w: Weights) -> str:
-    """The layer over hashed tokens and dense features: counts become TF-IDF weights of length one, times the table."""
+def _unit_weights(b: _Builder, w: Weights) -> str:
+    """Counts become TF-IDF weights of length one, [batch, 1, tokens]."""
     one = b.constant("one", np.float32(1))
     seen = b.add("Min", "counts", one)
     frequency = b.add("Mul", seen, b.add("Add", b.add("Log", b.add("Max", "counts", one)), one))
     weight = b.add("Mul", frequency, b.add("Gather", b.constant("idf", w.idf), "ids", axis=0))
     length = b.add("ReduceL2", weight, axes=[1], keepdims=1)
     unit = b.add("Div", weight, b.add("Max", length, b.constant("epsilon", np.float32(1e-6))))
-    rows = b.add("Cast", b.add("Gather", b.constant("table", w.table), "ids", axis=0), to=TensorProto.FLOAT)
-    pooled = b.add("MatMul", b.add("Unsqueeze", unit, b.constant("axis_1", np.array([1], np.int64))), rows)
-    flat = b.add("Squeeze", pooled, "axis_1")
-    scaled = b.add("Mul", flat, b.constant("table_scale", w.table_scale))
-    dense = b.add("Gemm", "dense", b.constant("dense_weights", w.dense_weights), b.constant("bias", w.bias))
-    return b.add("Add", scaled, dense)
+    return b.add("Unsqueeze", unit, b.constant("axis_1", np.array([1], np.int64)))
+
+
+def _pooled(b: _Builder, unit: str, name: str, table: NDArray[Any]) -> str:
+    """The weighted sum of table rows, [batch, columns]."""
+    rows = b.add("Gather", b.constant(name, table), "ids", axis=0)
+    if table.dtype == np.int8:
+        rows = b.add("Cast", rows, to=TensorProto.FLOAT)
+    return b.add("Squeeze", b.add("MatMul", unit, rows), "axis_1")
+
+
+def _standard(b: _Builder, w: Weights) -> str:
+    """Dense features in standard deviations, clipped so that odd input cannot drive a head out of its range."""
+    centred = b.add("Sub", "dense", b.constant("mean", w.mean))
+    scaled = b.add("Div", centred, b.constant("scale", w.scale))
+    limits = [b.constant(name, np.float32(limit)) for name, limit in (("low", -CLIP), ("high", CLIP))]
+    return b.add("Clip", scaled, *limits)
+
+
+def _hidden(b: _Builder, w: Weights, unit: str, standard: str) -> str:
+    table, scale = quantize(w.parameters.table)
+    tokens = b.add("Mul", _pooled(b, unit, "table", table), b.constant("table_scale", scale))
+    weights = b.constant("dense_weights", w.parameters.dense_weights)
+    dense = b.add("Gemm", standard, weights, b.constant("hidden_bias", w.parameters.hidden_bias))
+    return b.add("Relu", b.add("Add", tokens, dense))
+
+
+def _gain(b: _Builder, w: Weights, unit: str, standard: str) -> str:
+    frequencies = b.constant("frequencies", w.gain.frequencies)
+    waves = b.add("Cos", b.add("Gemm", standard, frequencies, b.constant("phases", w.gain.phases)))
+    intercept = b.constant("intercept", np.array([w.gain.intercept], np.float32))
+    structure = b.add("Gemm", waves, b.constant("wave_weights", w.gain.weights[:, None]), intercept)
+    total = b.add("Add", structure, _pooled(b, unit, "gain_table", w.gain.table[:, None]))
+    limited = b.add("Clip", total, b.constant("minus_one", np.float32(-1)), "one")
+    return b.add("Squeeze", limited, "axis_1")
 
 
 def _slice(b: _Builder, source: str, name: str, start: int, stop: int) -> str:
@@ -85,31 +129,54 @@ def _class_probabilities(b: _Builder, w: Weights, logits: str) -> str:
     return b.add("Concat", b.add("Mul", plain, b.add("Sub", "one", tools)), tools, axis=1)
 
 
-def _percentile(b: _Builder, w: Weights, raw: str) -> str:
-    """Where the raw unfamiliarity lies among the training data: the mean of one clipped ramp per pair of knots."""
-    widths = np.maximum(np.diff(w.knots), np.float32(1e-6)).astype(np.float32)
-    above = b.add("Sub", raw, b.constant("knots", w.knots[:-1][None, :]))
-    ramps = b.add("Div", above, b.constant("knot_widths", widths[None, :]))
-    clipped = b.add("Clip", ramps, b.constant("zero", np.float32(0)), "one")
-    return b.add("ReduceMean", clipped, axes=[1], keepdims=0)
+def _percentile(b: _Builder, name: str, raw: str, knots: Floats, keepdims: int = 1) -> str:
+    """`familiarity.percentile` as nodes."""
+    widths = np.maximum(np.diff(knots), np.float32(1e-6)).astype(np.float32)
+    above = b.add("Sub", raw, b.constant(f"{name}_knots", knots[:-1][None, :]))
+    ramps = b.add("Div", above, b.constant(f"{name}_widths", widths[None, :]))
+    return b.add("ReduceMean", b.add("Clip", ramps, "zero", "one"), axes=[1], keepdims=keepdims)
 
 
-def _heads(b: _Builder, w: Weights, layer: str) -> None:
-    hidden = b.add("Relu", _slice(b, layer, "hidden", 0, w.hidden))
-    raw = b.add("Gemm", hidden, b.constant("out_weights", w.out_weights), b.constant("out_bias", w.out_bias))
-    logits = _slice(b, raw, "logits", 0, w.classes)
-    b.output("class_probabilities", _class_probabilities(b, w, logits))
-    gain = b.add("Squeeze", _slice(b, raw, "gain", w.classes, w.classes + 1), "axis_1")
-    b.output("gain", b.add("Clip", gain, b.constant("minus_one", np.float32(-1)), "one"))
-    b.output("output_tokens", b.add("Exp", _slice(b, raw, "lengths", w.classes + 1, w.classes + 3)))
+def _distance(b: _Builder, hidden: str, centres: Floats) -> str:
+    """`familiarity.distance` as nodes, [batch, 1]."""
+    own = b.add("ReduceSumSquare", hidden, axes=[1], keepdims=1)
+    minus_twice = b.constant("centres", np.ascontiguousarray(-2 * centres.T))
+    cross = b.add("Gemm", hidden, minus_twice, b.constant("centre_norms", (centres * centres).sum(axis=1)))
+    squared = b.add("Max", b.add("Add", own, cross), "zero")
+    return b.add("Sqrt", b.add("ReduceMin", squared, axes=[1], keepdims=1))
+
+
+def _out_of_domain(b: _Builder, w: Weights, hidden: str, logits: str) -> str:
+    f = w.familiarity
+    b.constant("zero", np.float32(0))
     energy = b.add("Neg", b.add("ReduceLogSumExp", logits, axes=[1], keepdims=1))
-    b.output("out_of_domain", _percentile(b, w, energy))
+    parts = (
+        _percentile(b, "energy", energy, f.energy_knots),
+        _percentile(b, "distance", _distance(b, hidden, f.centres), f.distance_knots),
+    )
+    return _percentile(b, "sum", b.add("Add", *parts), f.sum_knots, keepdims=0)
+
+
+def _lengths(b: _Builder, raw: str, classes: int) -> str:
+    """Median and 90 % length in tokens; the upper one is never below the median."""
+    logs = _slice(b, raw, "lengths", classes, classes + 2)
+    limits = [b.constant(name, np.float32(np.log(limit))) for name, limit in (("log_min", 1), ("log_max", MAX_TOKENS))]
+    median = _slice(b, logs, "median", 0, 1)
+    return b.add("Exp", b.add("Clip", b.add("Max", logs, median), *limits))
 
 
 def build(w: Weights) -> bytes:
     """The serialized model."""
     b = _Builder()
-    _heads(b, w, _layer(b, w))
+    unit, standard = _unit_weights(b, w), _standard(b, w)
+    hidden = _hidden(b, w, unit, standard)
+    out_bias = b.constant("out_bias", w.parameters.out_bias)
+    raw = b.add("Gemm", hidden, b.constant("out_weights", w.parameters.out_weights), out_bias)
+    logits = _slice(b, raw, "logits", 0, w.classes)
+    b.output("class_probabilities", _class_probabilities(b, w, logits))
+    b.output("gain", _gain(b, w, unit, standard))
+    b.output("output_tokens", _lengths(b, raw, w.classes))
+    b.output("out_of_domain", _out_of_domain(b, w, hidden, logits))
     graph = helper.make_graph(b.nodes, "trimtab_classifier", _inputs(w), _outputs(w), initializer=b.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     model.producer_name = "trimtab"
@@ -125,7 +192,7 @@ def _inputs(w: Weights) -> list[Any]:
     return [
         _value("ids", TensorProto.INT32, ("batch", "tokens")),
         _value("counts", TensorProto.FLOAT, ("batch", "tokens")),
-        _value("dense", TensorProto.FLOAT, ("batch", w.dense_weights.shape[0])),
+        _value("dense", TensorProto.FLOAT, ("batch", len(w.mean))),
     ]
 
 

@@ -10,9 +10,10 @@ from typing import Any, Final
 from trimtab_classifier.examples import Example
 from trimtab_classifier.features import Query
 
+SOURCE: Final = "synthetic"
 SEED: Final = 20_240_917
-PER_CLASS: Final = 2_600
-CODE_EXTRA: Final = 1_600
+PER_CLASS: Final = 3_000
+CODE_EXTRA: Final = 2_000
 
 PRIORS: Final[dict[str, tuple[float, tuple[float, ...]]]] = {
     "chat": (0.0, (12, 30, 60, 110, 220)),
@@ -56,14 +57,15 @@ def fill(template: str, rng: random.Random) -> str:
     return _SLOT.sub(value, template)
 
 
-def _code_prompt(language: str, rng: random.Random) -> str:
+def _code_prompt(language: str, rng: random.Random) -> tuple[str, str]:
+    """A prompt about code, and its template."""
     snippets = templates()["snippets"]
     lang, other = rng.sample(sorted(snippets), 2)
     names = {slot: rng.choice(templates()["slots"][slot]) for slot in ("a", "f", "C")}
-    code = _SLOT.sub(lambda match: names.get(match[1], match[0]), rng.choice(snippets[lang]))
-    ask = rng.choice(templates()["code"][language])
-    ask = fill(ask.replace("{lang}", lang).replace("{other}", other).replace("{tag}", lang.lower()), rng)
-    return ask.replace("{code}", code)
+    snippet, template = rng.choice(snippets[lang]), rng.choice(templates()["code"][language])
+    code = _SLOT.sub(lambda match: names.get(match[1], match[0]), snippet)
+    ask = fill(template.replace("{lang}", lang).replace("{other}", other).replace("{tag}", lang.lower()), rng)
+    return ask.replace("{code}", code), f"{template}|{snippet}"
 
 
 def _vary(text: str, rng: random.Random) -> str:
@@ -78,14 +80,14 @@ def _vary(text: str, rng: random.Random) -> str:
     return text
 
 
-def _example(label: str, text: str, rng: random.Random) -> Example:
+def _example(label: str, text: str, template: str, rng: random.Random) -> Example:
     gain, tokens = PRIORS[label]
     system = rng.choice(_SYSTEM) if rng.random() < 0.3 else ""
     turns = (2 if system else 1) + (rng.choice((2, 4, 6)) if rng.random() < 0.2 else 0)
     schema = label == "extraction" and rng.random() < 0.3
     tools = rng.random() < 0.05
     query = Query(text, system=system, turns=turns, json_schema=schema, tools=tools)
-    return Example(query, "synthetic", label=label, gain=gain, tokens=tokens, weight=0.5)
+    return Example(query, SOURCE, label=label, gain=gain, tokens=tokens, weight=0.5, group=template)
 
 
 def generate(seed: int = SEED, per_class: int = PER_CLASS) -> list[Example]:
@@ -98,8 +100,9 @@ def generate(seed: int = SEED, per_class: int = PER_CLASS) -> list[Example]:
         for _ in range(per_class + (CODE_EXTRA if label == "code" else 0)):
             language = "en" if rng.random() < 0.5 else rng.choice(languages)
             if label == "code":
-                text = _code_prompt(language, rng)
+                text, template = _code_prompt(language, rng)
             else:
-                text = fill(rng.choice(templates()[label][language]), rng)
-            found.append(_example(label, _vary(text, rng), rng))
+                template = rng.choice(templates()[label][language])
+                text = fill(template, rng)
+            found.append(_example(label, _vary(text, rng), template, rng))
     return found

@@ -1,4 +1,4 @@
-"""TF-IDF over hashed tokens: the weights are part of the exported graph, this is the training side of the same formula."""
+"""TF-IDF over hashed tokens, the training side of the formula that the exported graph computes."""
 
 from collections.abc import Sequence
 from typing import Any

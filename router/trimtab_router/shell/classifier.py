@@ -62,7 +62,17 @@ def _options() -> ort.SessionOptions:
     return options
 
 
+def _require_providers(asked: Sequence[str], loaded: Sequence[str]) -> None:
+    missing = [name for name in asked if name not in loaded]
+    if missing:
+        raise ClassifierError(
+            f"classifier providers: {', '.join(missing)} did not load, only {', '.join(loaded)} did; "
+            "install the extra router-gpu with its CUDA libraries or ask for CPUExecutionProvider"
+        )
+
+
 def _session(path: Path, model: bytes, providers: Sequence[str]) -> ort.InferenceSession:
+    _require_providers(providers, ort.get_available_providers())
     try:
         session = ort.InferenceSession(model, _options(), providers=list(providers))
     except Exception as error:
@@ -70,15 +80,12 @@ def _session(path: Path, model: bytes, providers: Sequence[str]) -> ort.Inferenc
             f"classifier {path}: onnxruntime cannot load it ({error}); give a valid ONNX file"
         ) from error
     # onnxruntime falls back to the CPU without an exception, and lists providers whose libraries are missing.
-    missing = [name for name in providers if name not in session.get_providers()]
-    if missing:
+    _require_providers(providers, session.get_providers())
+    found = sorted(output.name for output in session.get_outputs())
+    if not set(_OUTPUTS).issubset(found):
         raise ClassifierError(
-            f"classifier providers: {', '.join(missing)} did not load, only {', '.join(session.get_providers())} did; "
-            "install the extra router-gpu with its CUDA libraries or ask for CPUExecutionProvider"
+            f"classifier {path}: outputs are {found}, needed are {sorted(_OUTPUTS)}; retrain the model"
         )
-    found = {output.name for output in session.get_outputs()}
-    if not found.issuperset(_OUTPUTS):
-        raise ClassifierError(f"classifier {path}: outputs are {sorted(found)}, needed are {sorted(_OUTPUTS)}")
     return session
 
 
