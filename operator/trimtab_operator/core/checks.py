@@ -65,7 +65,7 @@ def quantization(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iter
     if capability(gpu) < _MXFP4_CAPABILITY and (native_mxfp4 or asked is Quantization.MXFP4):
         yield (
             f"accelerator.name {gpu.name} has compute capability {gpu.compute_capability} and mxfp4 weights need 8.0; "
-            "use a newer accelerator or a model of another type"
+            f"use a newer accelerator or a model of another type (source: {_MXFP4_SOURCE}, get_min_capability)"
         )
     elif asked is Quantization.CHECKPOINT or (native_mxfp4 and asked is Quantization.MXFP4):
         return
