@@ -90,6 +90,10 @@ class Node:
         self.import_image(pause)
         self._announce(gpus, labels or {})
 
+    def stop(self) -> None:
+        """End the node with all that runs on it."""
+        self._processes.stop_all()
+
     def _start_init(self, lock: int) -> None:
         namespaces = ["--mount", "--net", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]
         env = direct_environment() | {

@@ -230,9 +230,12 @@ def node_cluster(progress: Progress) -> Iterator[NodeCluster]:
     image = checkout_image(IMAGE, progress)
     with provide.state_folder() as folder:
         node = Node(folder, binaries)
-        node.start(gpus=GPUS, progress=progress)
-        node.import_image(image)
-        yield NodeCluster(node, progress)
+        try:
+            node.start(gpus=GPUS, progress=progress)
+            node.import_image(image)
+            yield NodeCluster(node, progress)
+        finally:
+            node.stop()
 
 
 @contextmanager
