@@ -135,7 +135,16 @@ def _build(part: Part, go: str, progress: Progress, build: Path) -> None:
     source, env = build / part.name, _environment()
     seconds = 0.0
     for program, package in part.programs.items():
-        argv = [go, "build", "-trimpath", "-ldflags", _linker_flags(part, source), "-tags", ",".join(part.tags)]
+        argv = [
+            go,
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            "-ldflags",
+            _linker_flags(part, source),
+            "-tags",
+            ",".join(part.tags),
+        ]
         seconds += run_logged(
             [*argv, "-o", str(new / program), package],
             log=folder.parent / "build.log",
