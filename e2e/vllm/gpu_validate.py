@@ -3,19 +3,21 @@
 Run it with vLLM's Python. Every line of standard input is one question, every line of standard output one answer:
 
     {"id": 1, "model_dir": "/models/x", "argv": ["--kv-cache-dtype", "fp8"], "compute_capability": "9.0",
-     "gpus": 8, "gib": 79.6, "name": "NVIDIA H100"}
-    {"id": 1, "stage": "ok", "message": "FLASH_ATTN"}
+     "gpus": 8, "gib": 79.6, "name": "NVIDIA H100", "packages": []}
+    {"id": 1, "stage": "ok", "message": "FLASH_ATTN", "sequences": 1024, "batched_tokens": 8192}
 
-`model_dir` needs a config.json only. `stage` says how far vLLM came:
+`model_dir` needs a config.json only; `packages` are optional Python packages that the engine's image has
+(arctic_inference). `stage` says how far vLLM came:
 
     parse    its argument parser refused
     config   its configuration refused (`AsyncEngineArgs.create_engine_config`)
     backend  no attention backend of the GPU can serve one of the model's or the draft's kinds of layers
-    ok       nothing refused; `message` lists the attention backends that it picked
+    ok       nothing refused; `message` lists the attention backends that it picked, `sequences` and `batched_tokens`
+             are what one step may take
 
 What vLLM decides while it loads weights or compiles is beyond this: kernels of quantized layers, whether a draft fits
-its target, memory. FlashInfer is not installed here, so backends of that name are never picked; where the real image
-picks one, Triton's or FlashAttention's is valid too.
+its target, memory. Every tokenizer is one that knows every word. FlashInfer is not installed here, so backends of that
+name are never picked; where the real image picks one, Triton's or FlashAttention's is valid too.
 
 Import takes 10 s, a question 10 to 20 ms. vLLM remembers what it found out about its GPU in many places, so every GPU
 has a process of its own, forked after the import; answers come in any order.
@@ -28,9 +30,10 @@ import json
 import os
 import signal
 import sys
+import traceback
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 ENVIRONMENT = {
@@ -80,11 +83,13 @@ class Pretence:
     def install(self) -> None:
         """Make vLLM see a CUDA platform with this device; nothing of vLLM may have asked for its platform before."""
         self._stub_kernels()
-        import vllm.platforms as platforms
+        from vllm import platforms
 
-        platforms._current_platform = self._platform()
+        setattr(platforms, "_current_platform", self._platform())  # noqa: B010 - vLLM has no public way
         self._pretend_triton()
         self._pretend_operations()
+        _pretend_memory()
+        _pretend_tokenizer()
 
     def _stub_kernels(self) -> None:
         for name in ("_C_stable_libtorch", "_qutlass_C", "_moe_C_stable_libtorch", "_moe_C"):
@@ -147,6 +152,20 @@ class Pretence:
         operations.mxfp4_experts_quant_supported = lambda *_: self.device.sm >= 100
 
 
+def _pretend_memory() -> None:
+    """Some attention backends allocate a workspace on the GPU while they are imported."""
+    import torch
+
+    allocate = torch.empty
+
+    def without_gpu(*size: Any, **options: Any) -> Any:
+        if str(options.get("device", "")).startswith("cuda"):
+            options["device"] = "meta"
+        return allocate(*size, **options)
+
+    torch.empty = without_gpu
+
+
 def _stub(name: str, **attributes: object) -> None:
     module = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)
@@ -156,6 +175,49 @@ def _stub(name: str, **attributes: object) -> None:
 
 def _nothing(*_: object, **__: object) -> None:
     return None
+
+
+class _Vocabulary(dict[str, int]):
+    """Has every word."""
+
+    def __contains__(self, _word: object) -> bool:
+        return True
+
+    def __missing__(self, _word: str) -> int:
+        return 1
+
+    def get(self, word: str, _default: object = None) -> int:  # type: ignore[override]
+        return self[word]
+
+
+class _Tokenizer:
+    """Knows every word as token 1: a model's folder has no tokenizer, and reasoning parsers look for their markers."""
+
+    def get_vocab(self) -> _Vocabulary:
+        return _Vocabulary()
+
+    def encode(self, _text: str, **_options: object) -> list[int]:
+        return [1]
+
+    def __getattr__(self, name: str) -> Any:
+        plural = name.endswith(("_tokens", "_ids"))
+        return [] if plural and not name.startswith("convert") else lambda *_args, **_options: 1
+
+
+def _pretend_tokenizer() -> None:
+    from vllm.config import reasoning
+
+    reasoning.cached_tokenizer_from_config = lambda **_options: _Tokenizer()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How far vLLM came, what it said, and how much one step takes."""
+
+    stage: str
+    message: str
+    sequences: int = 0
+    batched_tokens: int = 0
 
 
 class Engine:
@@ -172,26 +234,28 @@ class Engine:
         except ImportError:  # its place since 0.33
             from vllm.entrypoints.common import cli_args
         # vLLM inspects a model's class in a process of its own so that CUDA stays untouched; here there is none.
-        registry._run_in_subprocess = lambda inspect: inspect()
+        setattr(registry, "_run_in_subprocess", lambda inspect: inspect())  # noqa: B010 - vLLM has no public way
         self._arguments = AsyncEngineArgs
         self._context = UsageContext.OPENAI_API_SERVER
         self._parser = cli_args.make_arg_parser(FlexibleArgumentParser(prog="vllm serve", exit_on_error=False))
         self._validate = cli_args.validate_parsed_serve_args
 
-    def check(self, argv: list[str]) -> tuple[str, str]:
-        """How far `vllm serve ARGV` comes, and what refused it or which attention backends it picks."""
+    def check(self, argv: list[str]) -> Answer:
+        """How far `vllm serve ARGV` comes."""
         try:
             options = self._parse(argv)
         except Exception as error:  # noqa: BLE001 - whatever it raises is the refusal
-            return "parse", _text(error)
+            return Answer("parse", _text(error))
         try:
             config = self._arguments.from_cli_args(options).create_engine_config(self._context)
         except Exception as error:  # noqa: BLE001 - whatever it raises is the refusal
-            return "config", _text(error)
+            return Answer("config", _text(error))
         try:
-            return "ok", ", ".join(sorted(set(backends(config))))
+            chosen = ", ".join(sorted(set(backends(config))))
         except (ValueError, NotImplementedError) as error:
-            return "backend", _text(error)
+            return Answer("backend", _text(error))
+        scheduler = config.scheduler_config
+        return Answer("ok", chosen, scheduler.max_num_seqs, scheduler.max_num_batched_tokens)
 
     def _parse(self, argv: list[str]) -> Any:
         complaint = io.StringIO()
@@ -243,9 +307,7 @@ def _config_of_draft(config: Any) -> Any:
         from vllm.model_executor.models.qwen3_dflash import dflash_has_any_non_causal
 
         causal = not dflash_has_any_non_causal(speculation.draft_model_config.hf_config)
-    attention = replace(
-        config.attention_config, use_non_causal=not causal, backend=speculation.attention_backend
-    )
+    attention = replace(config.attention_config, use_non_causal=not causal, backend=speculation.attention_backend)
     cache = config.cache_config
     if speculation.kv_cache_dtype is not None:
         cache = replace(cache, cache_dtype=speculation.kv_cache_dtype)
@@ -274,12 +336,16 @@ def _backend(config: Any, model: Any, *, heads: int, windowed: bool) -> str:
 
 def answers_to(questions: TextIO, engine: Engine, pretence: Pretence, answers: int) -> None:
     """Answer every line of `questions` on the file descriptor `answers`."""
+    from vllm.config import speculative
+
     for line in questions:
         asked = json.loads(line)
         pretence.device.gpus = asked["gpus"]
-        stage, message = engine.check([asked["model_dir"], *asked["argv"]])
-        answer = {"id": asked["id"], "stage": stage, "message": message[:LONGEST_MESSAGE]}
-        os.write(answers, json.dumps(answer).encode() + b"\n")
+        has_suffix_trees = "arctic_inference" in asked.get("packages", ())
+        speculative.has_arctic_inference = lambda has=has_suffix_trees: has
+        answer = engine.check([asked["model_dir"], *asked["argv"]])
+        answered = {"id": asked["id"], **asdict(answer), "message": answer.message[:LONGEST_MESSAGE]}
+        os.write(answers, json.dumps(answered).encode() + b"\n")
 
 
 def start_fork(device: Device, engine: Engine, pretence: Pretence, answers: int) -> tuple[int, TextIO]:
@@ -296,6 +362,8 @@ def start_fork(device: Device, engine: Engine, pretence: Pretence, answers: int)
         with os.fdopen(reading) as questions:
             answers_to(questions, engine, pretence, answers)
         status = 0
+    except BaseException:  # noqa: BLE001 - nobody above could report it
+        traceback.print_exc()
     finally:
         # Never the parent's clean-up: its pipes to the other forks would be flushed twice.
         sys.stderr.flush()
@@ -312,13 +380,13 @@ def main() -> int:
     pretence = Pretence()
     pretence.install()
     engine = Engine()
-    forks: dict[tuple[str, float], tuple[int, TextIO]] = {}
+    forks: dict[tuple[str, float, str], tuple[int, TextIO]] = {}
     for line in sys.stdin:
         asked = json.loads(line)
-        key = (asked["compute_capability"], asked["gib"])
+        key = (asked["compute_capability"], asked["gib"], asked["name"])
         if key not in forks:
             major, minor = asked["compute_capability"].split(".")
-            device = Device((int(major), int(minor)), asked["gib"], asked.get("name", "NVIDIA GPU"))
+            device = Device((int(major), int(minor)), asked["gib"], asked["name"])
             forks[key] = start_fork(device, engine, pretence, answers)
         forks[key][1].write(line)
     for _, questions in forks.values():

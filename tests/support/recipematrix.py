@@ -1,0 +1,189 @@
+"""The recipes that are held against the real vLLM: models x accelerators x presets, then overrides, then mixtures.
+
+A pool's flags are asked for whether Trimtab accepts the pool or not, so that both kinds of fault show: what Trimtab
+accepts and vLLM refuses, and what Trimtab refuses without need.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from support.manifests import Manifest, changed, pool_manifest
+from support.modelshapes import DRAFTS, folder, models, spec_shape
+from support.vllmchecker import Question
+from trimtab_crds.accelerators import CATALOGUE
+from trimtab_crds.inferencepool import InferencePool, Preset, Quantization
+from trimtab_operator.core.choices import choose
+from trimtab_operator.core.recipe import Resolution, flags_of, resolve
+
+#: One of every generation that vLLM treats alike, with less and with more than the 70 GiB where its defaults change.
+ACCELERATORS = (
+    "nvidia-t4-16gb",
+    "nvidia-a100-80gb",
+    "nvidia-l4-24gb",
+    "nvidia-h100-80gb",
+    "nvidia-h200-141gb",
+    "nvidia-b200-180gb",
+    "nvidia-b300-288gb",
+    "nvidia-rtx-5090-32gb",
+    "nvidia-rtx-pro-6000-96gb",
+)
+#: Overrides are tried on fewer: one without bfloat16, one small, one of each of the two generations with fp8 attention.
+OVERRIDE_ACCELERATORS = ("nvidia-t4-16gb", "nvidia-l4-24gb", "nvidia-h100-80gb", "nvidia-b200-180gb")
+COUNTS = (1, 2, 8)
+MIXTURES = 1200
+OWN_IMAGE = "registry.example.com/vllm-with-arctic-inference:1"
+
+Changes = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One pool: what Trimtab says of it, and what to ask vLLM."""
+
+    id: str
+    name: str
+    resolution: Resolution
+    question: Question
+
+
+def _speculation(method: str, **more: object) -> Changes:
+    return {"spec.recipe.speculation": {"method": method, **more}}
+
+
+def _batching(**fields: int) -> Changes:
+    return {"spec.recipe.batching": fields}
+
+
+def _parallel(tensor: int, pipeline: int) -> Changes:
+    return {
+        "spec.recipe.parallelism": {"tensor": tensor, "pipeline": pipeline},
+        "spec.accelerator.count": tensor * pipeline,
+    }
+
+
+#: Without a draft; those with one depend on the model (`_drafted`).
+SPECULATIONS: Mapping[str, Changes] = {
+    "none": _speculation("none"),
+    "ngram": _speculation("ngram"),
+    "ngram 1": _speculation("ngram", tokens=1),
+    "ngram 64": _speculation("ngram", tokens=64),
+    "suffix": _speculation("suffix"),
+    "suffix, own image": _speculation("suffix") | {"spec.engine.image": OWN_IMAGE},
+    "mtp": _speculation("mtp"),
+    "mtp 3": _speculation("mtp", tokens=3),
+}
+QUANTIZATIONS: Mapping[str, Changes] = {f"{q}": {"spec.recipe.quantization": q.value} for q in Quantization}
+KV_DTYPES: Mapping[str, Changes] = {
+    f"kv {dtype}": {"spec.recipe.kvCache": {"dtype": dtype}} for dtype in ("auto", "fp8", "fp8_e5m2")
+}
+PARALLELISM: Mapping[str, Changes] = {
+    f"tensor {t} pipeline {p}": _parallel(t, p)
+    for t, p in ((1, 1), (3, 1), (5, 1), (6, 1), (4, 1), (16, 1), (64, 1), (1, 2), (2, 2), (4, 2), (1, 8), (1, 64))
+}
+BATCHING: Mapping[str, Changes] = {
+    "1 sequence": _batching(maxSequences=1),
+    "8192 sequences": _batching(maxSequences=8192),
+    "1 token": _batching(maxBatchedTokens=1),
+    "64 tokens": _batching(maxBatchedTokens=64),
+    "1M tokens": _batching(maxBatchedTokens=1_048_576),
+    "as many sequences as tokens": _batching(maxSequences=512, maxBatchedTokens=512),
+    "a queue of 1": _batching(maxQueuedRequests=1),
+}
+OTHERS: Mapping[str, Changes] = {
+    "no prefix caching": {"spec.recipe.prefixCaching": False},
+    "prefix caching": {"spec.recipe.prefixCaching": True},
+    "context 1": {"spec.model.contextTokens": 1},
+    "context 4k": {"spec.model.contextTokens": 4096},
+    "context 1M": {"spec.model.contextTokens": 1_048_576},
+    "reasoning parser": {"spec.model.reasoningParser": "qwen3"},
+    "a parser that vLLM lacks": {"spec.model.reasoningParser": "nosuchparser"},
+    "revision": {"spec.model.revision": "main"},
+    "extra arguments": {"spec.engine.args": ["--enable-request-id-headers", "--stream-interval=2"]},
+    "version 0.33": {"spec.engine.version": "0.33.0"},
+}
+#: vLLM's parser says nothing but this, so it is not mixed with others.
+UNKNOWN_ARGUMENT: Mapping[str, Changes] = {
+    "an argument that vLLM lacks": {"spec.engine.args": ["--no-such-flag"]},
+}
+OVERRIDES = (SPECULATIONS, QUANTIZATIONS, KV_DTYPES, PARALLELISM, BATCHING, OTHERS)
+
+
+def cases() -> list[Case]:
+    """All of them, in a fixed order."""
+    return [*_presets(), *_overrides(), *_mixtures()]
+
+
+def _presets() -> Iterator[Case]:
+    for model in models():
+        for accelerator in ACCELERATORS:
+            for count in COUNTS:
+                for preset in Preset:
+                    yield case(model, accelerator, count=count, name=f"{preset}", changes=_preset(preset))
+
+
+def _preset(preset: Preset) -> Changes:
+    return {"spec.recipe.preset": preset.value}
+
+
+def _overrides() -> Iterator[Case]:
+    for model in models():
+        for accelerator in OVERRIDE_ACCELERATORS:
+            for group in (*OVERRIDES, UNKNOWN_ARGUMENT, _drafted(model)):
+                for name, changes in group.items():
+                    yield case(model, accelerator, count=1, name=name, changes=changes)
+
+
+def _drafted(model: str) -> Mapping[str, Changes]:
+    return {
+        f"{method} {tokens or ''}".strip(): _speculation(
+            method, model=str(drafts[model]), **({"tokens": tokens} if tokens else {})
+        )
+        for method, drafts in DRAFTS.items()
+        if model in drafts
+        for tokens in (None, 1, 7, 64)
+    }
+
+
+def _mixtures() -> Iterator[Case]:
+    """Several overrides at once: faults hide where two choices meet. The same mixtures every time."""
+    chance = random.Random(20)
+    for _ in range(MIXTURES):
+        model = chance.choice(models())
+        groups = [*OVERRIDES, _drafted(model) or SPECULATIONS]
+        chosen = [chance.choice(list(group.items())) for group in chance.sample(groups, chance.randint(2, 4))]
+        preset = chance.choice(list(Preset))
+        names, changes = [f"{preset}"], _preset(preset)
+        for name, more in chosen:
+            names.append(name)
+            changes |= more
+        accelerator, count = chance.choice(ACCELERATORS), chance.choice(COUNTS)
+        yield case(model, accelerator, count=count, name=" + ".join(names), changes=changes)
+
+
+def case(model: str, accelerator: str, *, count: int, name: str, changes: Changes) -> Case:
+    """The case of one pool."""
+    manifest = _manifest(model, accelerator, count, changes)
+    pool = InferencePool.model_validate(manifest)
+    gpu = CATALOGUE[accelerator]
+    question = Question(
+        model_dir=folder(model),
+        argv=flags_of(pool, choose(pool, gpu)[0]),
+        accelerator=gpu,
+        gpus=pool.spec.accelerator.count,
+        packages=("arctic_inference",) if pool.spec.engine.image == OWN_IMAGE else (),
+    )
+    gpus = pool.spec.accelerator.count
+    return Case(f"{model} on {gpus} x {accelerator}: {name}", name, resolve(pool), question)
+
+
+def _manifest(model: str, accelerator: str, count: int, changes: Changes) -> Manifest:
+    base = pool_manifest("low", spec__model={"name": model, "shape": spec_shape(model)})
+    return changed(base, {"spec.accelerator": {"name": accelerator, "count": count}, **changes})
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its figures and names, for counting."""
+    return re.sub(r"(?<=[ (])[\w./-]*\d[\w./-]*", "N", reason).split(";")[0]
