@@ -166,6 +166,10 @@ class Node:
         self._processes.start(name, self._entering(argv), env=self._env())
         return self._processes
 
+    def end(self, name: str) -> None:
+        """End a server that `spawn` has started."""
+        self._processes.stop(name)
+
     def execute(self, argv: Sequence[str]) -> NoReturn:
         """Become a command where the node runs."""
         command = self._entering(argv)

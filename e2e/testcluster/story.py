@@ -52,7 +52,10 @@ class StoryCluster(Cluster, ABC):
 
     @abstractmethod
     def prometheus(self, scrape_configs: Sequence[Mapping[str, Any]]) -> Prometheus:
-        """Start the cluster's Prometheus with these scrape configs; pods reach it at IN_CLUSTER_URL."""
+        """Start the cluster's Prometheus with these scrape configs; pods reach it at IN_CLUSTER_URL.
+
+        A second call replaces the first one's.
+        """
 
     @abstractmethod
     def vllm(self) -> vllm.PodMount:
@@ -84,6 +87,9 @@ class NodeCluster(StoryCluster):
     def prometheus(self, scrape_configs: Sequence[Mapping[str, Any]]) -> Prometheus:
         """Run it where the node runs, behind a Service without a selector."""
         folder = self.folder / "prometheus"
+        if folder.exists():
+            self.machine.end("prometheus")
+            shutil.rmtree(folder)
         folder.mkdir()
         config = configuration(scrape_configs, kubeconfig=self.kubeconfig)
         (folder / "prometheus.yml").write_text(json.dumps(config))
