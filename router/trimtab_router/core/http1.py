@@ -70,31 +70,29 @@ class Chunks:
         """How much of the last fed data ends with a whole chunk: what is forwarded up to there is well formed."""
 
     def feed(self, data: bytes) -> None:
-        """Follows `data`; raises FramingError."""
+        """Follows `data`; raises FramingError, and then `boundary` still tells what came before the fault."""
         before = len(self._line)
         if before:
             data, self._line = self._line + data, b""
-        pos, end, whole = self._skip, len(data), 0
-        self._skip = 0
+        pos, end = self._skip, len(data)
+        self._skip = self.boundary = 0
         while pos <= end:
-            if not self._trailer:
-                whole = pos
+            if not self._trailer and pos > before:
+                self.boundary = pos - before
             line = data.find(b"\r\n", pos)
             if line < 0:
                 self._keep_line(data[pos:])
-                break
+                return
             if self._trailer:
                 if line == pos:
-                    self.done, whole = True, line + 2
-                    break
+                    self.done, self.boundary = True, line + 2 - before
+                    return
                 pos = line + 2
             elif size := _size(data[pos:line]):
                 pos = line + 4 + size
             else:
                 self._trailer, pos = True, line + 2
-        else:
-            self._skip = pos - end
-        self.boundary = max(whole - before, 0)
+        self._skip = pos - end
 
     def _keep_line(self, line: bytes) -> None:
         if len(line) > _MAX_SIZE_LINE:
@@ -114,9 +112,15 @@ def _size(line: bytes) -> int:
 
 def unchunk(data: bytes) -> bytes:
     """The payload in the beginning of a chunked body; a chunk that is cut off counts as far as it goes."""
-    parts, pos = [], 0
+    parts: list[bytes] = []
+    pos = 0
     while (line := data.find(b"\r\n", pos)) >= 0:
-        size = _size(data[pos:line])
+        try:
+            size = _size(data[pos:line])
+        except FramingError:
+            if parts:
+                break
+            raise
         parts.append(data[line + 2 : line + 2 + size])
         pos = line + 4 + size
         if size == 0 or pos > len(data):

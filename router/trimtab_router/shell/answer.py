@@ -132,7 +132,11 @@ class Answer:
     def _pass_chunks(self, data: bytes) -> None:
         """Forwards whole chunks only, so that an error event can follow at any time."""
         chunks = self._chunks
-        chunks.feed(data)
+        try:
+            chunks.feed(data)
+        except http1.FramingError:
+            self._pass_partly(data, chunks.boundary)
+            raise
         self._before, self._last = self._last, data
         self._events += sse.count_tokens(data)
         if chunks.boundary == len(data) and not self._held:

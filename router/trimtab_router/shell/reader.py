@@ -46,11 +46,7 @@ class RequestReader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # The request itself is complete and is answered as plain HTTP/1.1; an offer to upgrade may be ignored.
-            rest = data[upgrade.args[0] :]
-            self._parser = httptools.HttpRequestParser(self)
-            if rest:
-                self._parse(rest)
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(400, f"request: not valid HTTP/1.1 ({error})", "invalid_http")
         else:
@@ -58,6 +54,18 @@ class RequestReader:
                 self._head_bytes += len(data)
                 if self._head_bytes > self._options.max_header_bytes:
                     self._refuse_head()
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Reads the request again without its offer to upgrade, which a server may ignore (RFC 9110, 7.8).
+
+        The JDK's HTTP client offers HTTP/2 with every request; the parser leaves the body of such a request unread.
+        """
+        offering = self.queue.pop()
+        if isinstance(offering, ApiError) or offering.method == b"CONNECT":
+            self._refuse(405, "method: CONNECT is not allowed here; use POST", "method_not_allowed")
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        self._parse(offering.head_without_upgrade() + rest)
 
     def on_message_begin(self) -> None:
         """The parser's callback."""

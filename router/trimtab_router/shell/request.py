@@ -23,7 +23,9 @@ NOT_FORWARDED: Final = frozenset(
         b"x-request-id",
     }
 )
-_READ: Final = {b"content-encoding", b"content-length", b"expect", b"x-request-id", b"connection"}
+_READ: Final = {
+    *(b"connection", b"content-encoding", b"content-length", b"expect", b"transfer-encoding", b"x-request-id"),
+}
 _OWN: Final = b"x-trimtab-"
 
 
@@ -78,12 +80,15 @@ class Request:
         """The whole body."""
         return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
+    def head_without_upgrade(self) -> bytes:
+        """The head as it came, but for the header `Upgrade`."""
+        read = [b"\r\n%b: %b" % item for item in self.headers.items()]
+        own = [f"\r\n{name}: {value}".encode("latin-1") for name, value in self.options.items()]
+        return b"%b %b HTTP/1.1%b\r\n\r\n" % (self.method, self.target, b"".join((*read, *own, *self.forward)))
+
     def drop_nominated(self) -> None:
         """Leaves out the headers that `Connection` declares to be for this hop only (RFC 9110, 7.6.1)."""
-        names = {n.strip().lower() for n in self.headers.get(b"connection", b"").split(b",")} - {
-            b"keep-alive",
-            b"close",
-            b"",
-        }
+        named = {n.strip().lower() for n in self.headers.get(b"connection", b"").split(b",")}
+        names = named - {b"keep-alive", b"close", b""}
         if names:
             self.forward = [line for line in self.forward if line[2:].split(b":", 1)[0] not in names]
