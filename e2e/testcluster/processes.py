@@ -156,8 +156,8 @@ def _kill_group(leader: int) -> None:
 
 
 def _runs(entry: Mapping[str, Any]) -> bool:
-    started: str = entry["started"]
-    return start_time(entry["pid"]) == started
+    started: str | None = entry["started"]
+    return started is not None and start_time(entry["pid"]) == started  # None: it was gone before it was noted
 
 
 def start_watchman(folder: Path) -> subprocess.Popen[bytes]:

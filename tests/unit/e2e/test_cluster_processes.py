@@ -64,6 +64,11 @@ def test_a_pid_that_belongs_to_somebody_else_by_now_is_left_alone(tmp_path: Path
         other.wait()
 
 
+def test_a_server_that_was_gone_before_it_was_noted_is_not_waited_for(tmp_path: Path):
+    (tmp_path / RECORD).write_text(json.dumps({"gone": {"pid": 2**22 + 1, "started": None}}))
+    stop_recorded(tmp_path / RECORD, timeout_seconds=0)
+
+
 def test_a_server_that_ends_while_starting_shows_its_log(processes: Processes):
     processes.start("broken", ["sh", "-c", "echo no such flag >&2; exit 3"])
     with pytest.raises(StartError, match="broken ended while starting:\nno such flag"):
