@@ -109,8 +109,13 @@ class Cluster:
             self.api.create("/api/v1/nodes", _fake_node(name, labels or {}, taints) | status)
             # A new object's status is not kept by every version: it is written as a kubelet does.
             self.api.merge(f"/api/v1/nodes/{name}/status", status)
-        for name in names:
-            wait_until(f"node {name} Ready", partial(self._schedulable, name), 30)
+        try:
+            for name in names:
+                wait_until(f"node {name} Ready", partial(self._schedulable, name), 30)
+        except TimeoutError as error:
+            for name in names:
+                self.remove_node(name)
+            raise UnavailableError(f"{self.api.server} has no kwok that plays nodes: {error}") from error
         return names
 
     def _schedulable(self, name: str) -> bool:

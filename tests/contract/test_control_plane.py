@@ -7,7 +7,9 @@ import pytest
 
 from testcluster.api import Api, ApiError
 from testcluster.cluster import GPU, Cluster, is_true
+from testcluster.errors import UnavailableError
 from testcluster.processes import wait_until
+from testcluster.pytesting import unavailable
 
 pytestmark = pytest.mark.contract
 
@@ -23,7 +25,7 @@ def namespace(api_server: Cluster, request: pytest.FixtureRequest):
 
 def gpu_pod(name: str, gpus: int, **metadata: Any) -> dict[str, Any]:
     container = {"name": "engine", "image": "localhost/none", "resources": {"limits": {GPU: str(gpus)}}}
-    spec = {"containers": [container], "nodeSelector": {"type": "kwok"}, "terminationGracePeriodSeconds": 0}
+    spec = {"containers": [container], "nodeSelector": {"accelerator": "test"}, "terminationGracePeriodSeconds": 0}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": spec}
 
 
@@ -33,7 +35,10 @@ def ready(api: Api, path: str) -> bool:
 
 @pytest.fixture
 def nodes(api_server: Cluster):
-    names = api_server.fake_nodes(2, prefix="contract", gpus=8, labels={"accelerator": "test"})
+    try:
+        names = api_server.fake_nodes(2, prefix="contract", gpus=8, labels={"accelerator": "test"})
+    except UnavailableError as error:
+        unavailable(error)
     yield names
     for name in names:
         api_server.remove_node(name)
@@ -124,7 +129,10 @@ def test_an_annotation_plays_a_slow_start(api_server: Cluster, namespace: str, n
 def make_deployment(api: Api, namespace: str, replicas: int) -> None:
     labels = {"app": "web"}
     container = {"name": "web", "image": "localhost/none"}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [container], "nodeSelector": {"type": "kwok"}}}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [container], "nodeSelector": {"accelerator": "test"}},
+    }
     spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
     api.create(f"/apis/apps/v1/namespaces/{namespace}/deployments", {"metadata": {"name": "web"}, "spec": spec})
 
