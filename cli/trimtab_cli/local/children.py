@@ -12,6 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+#: Run as a file and without site packages: it needs the standard library only, and is there in 20 ms.
+_WATCHDOG = Path(__file__).parent / "watchdog.py"
+
 
 class Child:
     """One running program and what it printed."""
@@ -67,7 +70,7 @@ class Children:
     async def __aenter__(self) -> Self:
         """Start the watchdog."""
         self._watchdog = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "trimtab_cli.local.watchdog", str(self.folder),
+            sys.executable, "-I", "-S", str(_WATCHDOG), str(self.folder),
             stdin=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         return self

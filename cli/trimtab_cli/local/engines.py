@@ -8,18 +8,17 @@ a starting one, so that no more than the budget is ever held.
 import asyncio
 import contextlib
 import itertools
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
-from trimtab_cli.local.children import Child, Children
 from trimtab_cli.local.commands import HOST, engine_command
 from trimtab_cli.local.options import Options
 from trimtab_cli.local.ports import free_port
+from trimtab_cli.local.slots import Slots
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_operator.core.fleet import PoolState, pool_state
 
@@ -57,35 +56,44 @@ class Replica:
     leave: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Slots:
-    """The GPUs of one accelerator. Without a budget there is no end of them."""
+class Process(Protocol):
+    """A program that runs (`children.Child`)."""
 
-    def __init__(self, budget: int | None) -> None:
-        self._budget = budget
-        self._taken: set[int] = set()
-        self._freed = asyncio.Condition()
-        self.peak = 0
+    name: str
 
     @property
-    def held(self) -> int:
-        """GPUs that replicas hold now."""
-        return len(self._taken)
+    def status(self) -> int | None:
+        """Exit status; None while it runs."""
+        ...
 
-    async def take(self, count: int) -> tuple[int, ...]:
-        """Wait until that many are free, and take the lowest."""
-        async with self._freed:
-            await self._freed.wait_for(lambda: self._budget is None or self.held + count <= self._budget)
-            free = (slot for slot in itertools.count() if slot not in self._taken)
-            slots = tuple(itertools.islice(free, count))
-            self._taken.update(slots)
-            self.peak = max(self.peak, self.held)
-            return slots
+    async def ended(self) -> int:
+        """Wait for its end."""
+        ...
 
-    async def give_back(self, slots: tuple[int, ...]) -> None:
-        """The process that held them is gone."""
-        async with self._freed:
-            self._taken.difference_update(slots)
-            self._freed.notify_all()
+    async def stop(self, grace_seconds: float) -> None:
+        """Ask it to end, and end it after the grace."""
+        ...
+
+    def last_words(self) -> str:
+        """The end of what it printed."""
+        ...
+
+
+class Starter(Protocol):
+    """Starts programs (`children.Children`)."""
+
+    async def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Process:
+        """Start one."""
+        ...
+
+
+async def answers_health(address: str) -> bool:
+    """The engine at that address says that it serves."""
+    try:
+        async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+            return (await client.get(f"http://{address}/health")).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 class Engines:
@@ -99,10 +107,11 @@ class Engines:
         pools: Mapping[str, InferencePool],
         budgets: Mapping[str, int],
         options: Options,
-        children: Children,
+        children: Starter,
         *,
         changed: Callable[[], None],
         settled: Callable[[], Awaitable[None]],
+        healthy: Callable[[str], Awaitable[bool]] = answers_health,
     ) -> None:
         self._pools = pools
         self._options = options
@@ -115,7 +124,7 @@ class Engines:
         self.slots = {name: Slots(budgets.get(name)) for name in accelerators}
         self._numbers = itertools.count(1)
         self._keepers: set[asyncio.Task[None]] = set()
-        self._client = httpx.AsyncClient(timeout=2, trust_env=False)
+        self._healthy = healthy
         self._drain_at_once = False
         self.cold_start_seconds = 0.0
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -159,7 +168,6 @@ class Engines:
         await self._end()
 
     async def _end(self) -> None:
-        await self._client.aclose()
         if self._failed.done() and not self._failed.cancelled():
             self._failed.exception()
         self._failed.cancel()
@@ -176,15 +184,19 @@ class Engines:
         self._replicas[pool].append(replica)
         keeper = asyncio.create_task(self._keep(replica))
         self._keepers.add(keeper)
-        keeper.add_done_callback(self._keepers.discard)
+        keeper.add_done_callback(self._kept)
+
+    def _kept(self, keeper: asyncio.Task[None]) -> None:
+        """A keeper that fails is a pool that never serves: everything ends with its error."""
+        self._keepers.discard(keeper)
+        error = None if keeper.cancelled() else keeper.exception()
+        if error is not None and not self._failed.done():
+            self._failed.set_exception(error)
 
     async def _keep(self, replica: Replica) -> None:
         """The life of a replica; one that ends by itself is replaced."""
         try:
             await self._live(replica)
-        except (EngineFailed, OSError) as error:
-            if not self._failed.done():
-                self._failed.set_exception(EngineFailed(str(error)))
         finally:
             self._replicas[replica.pool].remove(replica)
             self._changed()
@@ -207,9 +219,11 @@ class Engines:
     async def _run(self, replica: Replica, pool: InferencePool) -> None:
         port = free_port()
         replica.address = f"{HOST}:{port}"
-        child = await self._children.start(
-            replica.name, engine_command(pool, self._options, port), self._environment(pool, replica)
-        )
+        command = engine_command(pool, self._options, port)
+        try:
+            child = await self._children.start(replica.name, command, self._environment(pool, replica))
+        except OSError as error:
+            raise EngineFailed(f"engine {replica.name}: {command[0]} cannot be started: {error.strerror}") from None
         try:
             await self._serve(replica, child)
         finally:
@@ -223,22 +237,23 @@ class Engines:
         own = {variable.name: variable.value for variable in pool.spec.engine.env}
         return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, replica.slots)), **own}
 
-    async def _serve(self, replica: Replica, child: Child) -> None:
+    async def _serve(self, replica: Replica, child: Process) -> None:
         """From the start of the process until it should end or has ended."""
-        started = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        started = clock()
         await _unless(replica.leave, self._become_ready(replica, child))
         if replica.phase is Phase.READY:
-            self.cold_start_seconds = max(self.cold_start_seconds, time.monotonic() - started)
+            self.cold_start_seconds = max(self.cold_start_seconds, clock() - started)
             self._changed()
             await _unless(replica.leave, child.ended())
         if replica.leave.is_set() and child.status is None:
             await self._settled()
 
-    async def _become_ready(self, replica: Replica, child: Child) -> None:
+    async def _become_ready(self, replica: Replica, child: Process) -> None:
         deadline = START_DEADLINE_SECONDS[self._options.engine]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline):
-                while not await self._answers(replica.address):
+                while not await self._healthy(replica.address):
                     if child.status is not None:
                         raise EngineFailed(f"engine {child.name} ended with {child.status}: {child.last_words()}")
                     await asyncio.sleep(PROBE_SECONDS)
@@ -246,12 +261,6 @@ class Engines:
                     replica.phase = Phase.READY
                 return
         raise EngineFailed(f"engine {child.name} was not ready after {deadline:g} s: {child.last_words()}")
-
-    async def _answers(self, address: str) -> bool:
-        try:
-            return (await self._client.get(f"http://{address}/health")).status_code == 200
-        except httpx.HTTPError:
-            return False
 
 
 async def _unless(leave: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

@@ -110,6 +110,7 @@ class Load:
         seed: int,
         for_seconds: float | None,
         clock: Callable[[], float] = time.monotonic,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = f"{url}/chat/completions"
         self._model = model
@@ -120,7 +121,7 @@ class Load:
         self._started = clock()
         self._open: set[asyncio.Task[None]] = set()
         limits = httpx.Limits(max_connections=MAX_OPEN, max_keepalive_connections=32)
-        self._client = httpx.AsyncClient(limits=limits, timeout=ANSWER_SECONDS, trust_env=False)
+        self._client = httpx.AsyncClient(limits=limits, timeout=ANSWER_SECONDS, trust_env=False, transport=transport)
         self.tally = Tally()
 
     @property

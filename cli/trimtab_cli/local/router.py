@@ -85,8 +85,7 @@ class Router:
         async with httpx.AsyncClient(timeout=1, trust_env=False) as client:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CATCH_UP_SECONDS):
-                    while f'hash="{self._digest}"' not in await self._metrics(client):
-                        await asyncio.sleep(PROBE_SECONDS)
+                    await self._catch_up(client)
 
     async def failed(self) -> None:
         """Wait for it to die; raises RouterFailed then."""
@@ -102,6 +101,12 @@ class Router:
     def _failure(self, what: str) -> RouterFailed:
         words = self._child.last_words() if self._child else ""
         return RouterFailed(f"the router {what}: {words}")
+
+    async def _catch_up(self, client: httpx.AsyncClient) -> None:
+        while True:
+            if f'hash="{self._digest}"' in await self._metrics(client):
+                return
+            await asyncio.sleep(PROBE_SECONDS)
 
     async def _metrics(self, client: httpx.AsyncClient) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Cleans up when `trimtab up` is killed: `python -m trimtab_cli.local.watchdog FOLDER`.
+"""Cleans up when `trimtab up` is killed: `python watchdog.py FOLDER`.
 
 Reads process groups from standard input, `+123` for one that started and `-123` for one that ended. When the pipe
 closes, its parent is gone: whatever still runs is ended, then the folder is removed. It runs in a session of its own,
