@@ -55,7 +55,7 @@ async def _apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None,
     try:
         answer = await deps.cluster.apply(body, manager=names.FIELD_MANAGER)
     except ClusterError as error:
-        if error.passes or error.status == 0:
+        if error.passes or error.is_precondition or error.status == 0:
             raise
         return apply_rejected(what, error.message)
     deps.telemetry.applies.labels(manifest["kind"]).inc()

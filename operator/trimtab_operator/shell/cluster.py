@@ -47,6 +47,8 @@ class ClusterError(Exception):
     @property
     def is_precondition(self) -> bool:
         """The object is not the one that was meant: its uid or resourceVersion differs."""
+        if self.status == 422:  # an apply to an object with another uid
+            return "metadata.uid: Invalid value" in self.message
         return self.status == 409 and ("uid" in self.message.lower() or "has been modified" in self.message)
 
 

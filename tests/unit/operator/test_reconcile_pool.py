@@ -199,6 +199,16 @@ def test_a_failure_that_passes_is_the_loops_business(bench: Bench, status: int):
     assert bench.conditions(POOL, "low") == {}
 
 
+def test_a_child_that_was_replaced_meanwhile_is_looked_at_again(bench: Bench):
+    start(bench)
+    bench.cluster.change(SERVICE, "low-engine", {"spec": {"publishNotReadyAddresses": True}})
+    why = 'metadata.uid: Invalid value: "uid-2": field is immutable'
+    bench.cluster.fail_next["apply"] = ClusterError("apply", 422, why)
+    with pytest.raises(ClusterError):
+        run(bench)
+    assert bench.conditions(POOL, "low")["Ready"] == ("True", "Available")
+
+
 def test_a_pool_that_is_gone_or_ends_is_left_alone(bench: Bench):
     bench.cluster.change(POOL, "low", {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
     assert run(bench) is Result.GONE
