@@ -1,0 +1,143 @@
+"""What vLLM dies of or ignores, refused in words; the contract suite holds the same rules against the real vLLM."""
+
+import pytest
+
+from support.manifests import pool_manifest, shape
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_operator.core.reasoningparsers import REASONING_PARSERS, unknown_parser
+from trimtab_operator.core.recipe import Resolution, resolve
+
+GPT_OSS = {"name": "openai/gpt-oss-20b"}
+DFLASH = {"method": "dflash", "model": "z-lab/Qwen3-8B-DFlash-b16"}
+MOE = shape(parametersMillions=3000, activeParametersMillions=1000, experts=64)
+
+
+def resolved(gpu: str = "nvidia-h100-80gb", count: int = 1, **changes) -> Resolution:
+    manifest = pool_manifest(spec__accelerator={"name": gpu, "count": count}, **changes)
+    return resolve(InferencePool.model_validate(manifest))
+
+
+def test_suffix_needs_a_package_that_the_projects_image_lacks():
+    asked = {"speculation": {"method": "suffix"}}
+    assert resolved(spec__recipe=asked).reasons == (
+        (
+            "recipe.speculation.method suffix needs the Python package arctic-inference, which engine.image "
+            "docker.io/vllm/vllm-openai:v0.32.0 does not have; use an image that has it or the method ngram"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "accepted"),
+    [
+        pytest.param("vllm/vllm-openai", False, id="without registry and tag"),
+        pytest.param("mirror.example.com/hub/vllm/vllm-openai:v0.32.0", False, id="a mirror"),
+        pytest.param("vllm/vllm-openai@sha256:0123", False, id="by digest"),
+        pytest.param("registry.example.com/vllm-openai-arctic:1", True, id="an image of one's own"),
+        pytest.param("registry.example.com/vllm/vllm-openai-arctic:1", True, id="a longer name"),
+    ],
+)
+def test_other_images_are_trusted_to_have_it(image: str, accepted: bool):
+    changes = {"spec__recipe": {"speculation": {"method": "suffix"}}, "spec__engine": {"image": image}}
+    assert resolved(**changes).accepted is accepted
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpu", "accepted"),
+    [
+        pytest.param({"spec__model": GPT_OSS}, "nvidia-t4-16gb", False, id="gpt-oss before SM 8.0"),
+        pytest.param({"spec__model": GPT_OSS}, "nvidia-a100-40gb", True, id="gpt-oss from SM 8.0 on"),
+        pytest.param(
+            {"spec__model__shape": MOE, "spec__recipe": {"quantization": "mxfp4"}},
+            "nvidia-t4-16gb",
+            False,
+            id="asked for before SM 8.0",
+        ),
+        pytest.param(
+            {"spec__model__shape": MOE, "spec__recipe": {"quantization": "mxfp4"}},
+            "nvidia-l4-24gb",
+            True,
+            id="asked for from SM 8.0 on",
+        ),
+    ],
+)
+def test_mxfp4_needs_compute_capability_8(changes, gpu: str, accepted: bool):
+    answer = resolved(gpu, **changes)
+    assert answer.accepted is accepted
+    assert all("compute capability 7.5 and mxfp4 weights need 8.0" in reason for reason in answer.reasons)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        pytest.param("qwen3", None, id="one that there is"),
+        pytest.param(
+            "qwen4", "model.reasoningParser qwen4 is none of vLLM's; set it to qwen3 or remove it", id="nearly one"
+        ),
+    ],
+)
+def test_reasoning_parsers(asked: str, sentence: str | None):
+    assert unknown_parser(asked) == sentence
+    assert resolved(spec__model__reasoningParser=asked).reasons == ((sentence,) if sentence else ())
+
+
+def test_a_parser_like_no_other_lists_all():
+    sentence = unknown_parser("zzzzzz")
+    assert sentence
+    assert all(name in sentence for name in REASONING_PARSERS)
+
+
+def test_a_step_without_room_for_one_guess_is_refused():
+    recipe = {"speculation": DFLASH, "batching": {"maxSequences": 1, "maxBatchedTokens": 15}}
+    assert resolved(spec__recipe=recipe).reasons == (
+        (
+            "recipe.batching.maxBatchedTokens 15 is too small for recipe.speculation.method dflash with 15 tokens; "
+            "raise it to at least 16 or lower speculation.tokens"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "needed"),
+    [
+        pytest.param(
+            {"speculation": DFLASH, "batching": {"maxSequences": 64, "maxBatchedTokens": 512}}, 1024, id="many drafts"
+        ),
+        pytest.param(
+            {"speculation": {"method": "ngram", "tokens": 64}, "batching": {"maxSequences": 1, "maxBatchedTokens": 64}},
+            65,
+            id="one long guess",
+        ),
+    ],
+)
+def test_a_step_without_room_for_all_guesses_is_said(recipe, needed: int):
+    answer = resolved(spec__recipe=recipe)
+    assert answer.accepted
+    (crowded,) = (drop for drop in answer.dropped if "sequences" in drop.what)
+    assert f"raise it to {needed} " in crowded.why
+
+
+@pytest.mark.parametrize(
+    ("count", "changes"),
+    [
+        pytest.param(16, {"spec__model__shape": shape(attentionHeads=80, kvHeads=10)}, id="key heads"),
+        pytest.param(
+            64, {"spec__model__shape": shape(), "spec__recipe": {"parallelism": {"pipeline": 64}}}, id="layers"
+        ),
+        pytest.param(1, {"spec__model__name": "Qwen/Qwen3-8B-FP8", "spec__recipe": {"quantization": "int8"}}, id="fp8"),
+        pytest.param(1, {"spec__recipe": {"quantization": "mxfp4"}}, id="mxfp4 without a shape"),
+        pytest.param(1, {"spec__model__shape": shape(), "spec__recipe": {"quantization": "mxfp4"}}, id="mxfp4 dense"),
+        pytest.param(1, {"spec__recipe": {"quantization": "fp8", "kvCache": {"dtype": "fp8_e5m2"}}}, id="fp8_e5m2"),
+        pytest.param(2, {"spec__recipe": {"speculation": DFLASH, "parallelism": {"pipeline": 2}}}, id="stages"),
+        pytest.param(1, {"spec__model__shape": shape(parametersMillions=70000)}, id="memory"),
+        pytest.param(
+            1,
+            {"spec__model__shape": shape(), "spec__model__contextTokens": 1_000_000},
+            id="context",
+        ),
+    ],
+)
+def test_what_only_fails_while_loading_names_its_source(count: int, changes):
+    (reason,) = resolved(count=count, **changes).reasons
+    assert reason.endswith(")")
+    assert " (source: vLLM" in reason
