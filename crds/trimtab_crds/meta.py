@@ -131,6 +131,7 @@ class ObjectMeta(BaseModel):
     generation: int = 1
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
+    creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
 
 

@@ -160,6 +160,10 @@ class Rebalance(Spec):
         description="Demand is the mean over this time; bursts shorter than a cold start are not chased.",
     )
     cooldown_seconds: Seconds = Field(default=60, description="Rest between two moves.")
+    release_after_seconds: Seconds = Field(
+        default=600,
+        description="Replicas that the demand does not need are given back after this long without a move.",
+    )
     min_gain_percent: Percent = Field(
         default=2, description="Move only when the expected share of demand served rises by this many points."
     )

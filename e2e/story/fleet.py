@@ -87,6 +87,8 @@ def policy(**spec: Any) -> Manifest:
                 "intervalSeconds": 2,
                 "windowSeconds": 30,
                 "cooldownSeconds": 5,
+                # The story is about moves, not about idle replicas.
+                "releaseAfterSeconds": 3600,
             },
             **spec,
         },

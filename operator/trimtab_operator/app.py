@@ -153,7 +153,7 @@ def _lifecycle(registry: kopf.OperatorRegistry, app: App) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         app.health.forget("resync")
 
-    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:  # noqa: RUF029 - kopf awaits it
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         # The same choice as that of our own client.
         if app.settings.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
             return kopf.login_with_service_account(**kwargs)

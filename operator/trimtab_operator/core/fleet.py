@@ -11,9 +11,6 @@ from math import floor, isfinite, log10
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.routingpolicy import Rebalance, RebalanceMode
 
-#: Cooldowns without a move after which replicas that nobody needs are given back.
-RELEASE_COOLDOWNS = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -128,13 +125,14 @@ class TierState:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """One policy's tiers, budgets (GPUs by accelerator) and settings. `last_move_at` is in epoch seconds."""
+    """One policy's tiers, budgets (GPUs by accelerator) and settings. Instants are in epoch seconds."""
 
     policy: str
     tiers: tuple[TierState, ...]
     budgets: Mapping[str, int]
     settings: Rebalance
     last_move_at: float | None
+    created_at: float = 0.0
 
     @property
     def applies(self) -> bool:
@@ -153,8 +151,9 @@ class Fleet:
     def rests_until(self, *, release: bool = False) -> float:
         """When replicas may be taken away again, epoch seconds; 0 when nothing moved yet.
 
-        A release helps nobody, so it is in no hurry: it waits until nothing moved for RELEASE_COOLDOWNS cooldowns.
+        A release helps nobody, so it is in no hurry: it waits until nothing moved for `releaseAfterSeconds`, and a new
+        policy has that long to find its traffic.
         """
-        if self.last_move_at is None:
-            return 0.0
-        return self.last_move_at + self.settings.cooldown_seconds * (RELEASE_COOLDOWNS if release else 1)
+        if release:
+            return max(self.last_move_at or 0.0, self.created_at) + self.settings.release_after_seconds
+        return 0.0 if self.last_move_at is None else self.last_move_at + self.settings.cooldown_seconds

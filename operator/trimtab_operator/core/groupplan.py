@@ -47,13 +47,15 @@ def _aim(fleet: Fleet, tiers: Sequence[TierState], budget: float) -> Aim:
         return Aim(staying, staying, 0, 0)
     seats = [_seat(fleet, tier) if tier.pool.scaled else _fixed(tier) for tier in tiers]
     base = fit(seats, budget)
-    wanted = release(seats, improve(seats, base, budget))
+    # A pool that starts begins with its `replicas`, whether anybody asks for it yet or not.
+    started = [seat for seat, tier in zip(seats, tiers, strict=True) if not is_starting(fleet, tier.pool)]
+    wanted = release(started, improve(seats, base, budget))
     wanted_gain = gain_points(seats, base, wanted)
     if not fleet.applies:
         return Aim(wanted, staying, wanted_gain, 0)
     if wanted_gain >= fleet.settings.min_gain_percent:
         return Aim(wanted, wanted, wanted_gain, wanted_gain)
-    targets = release(seats, _fill_where_it_shows(fleet, seats, base, budget))
+    targets = release(started, _fill_where_it_shows(fleet, seats, base, budget))
     return Aim(wanted, targets, wanted_gain, gain_points(seats, base, targets))
 
 

@@ -51,6 +51,7 @@ class Observation:
 def fleet_of(seen: Observation, demand: Mapping[str, Demand | None]) -> Fleet:
     """The fleet to plan for. Demand that is not sane counts as missing."""
     spec, status = seen.policy.spec, seen.policy.status
+    created = seen.policy.metadata.creation_timestamp
     tiers = []
     for tier in spec.tiers:
         if (observed := seen.pools.get(tier.pool_ref.name)) is not None:
@@ -64,6 +65,7 @@ def fleet_of(seen: Observation, demand: Mapping[str, Demand | None]) -> Fleet:
         budgets={budget.accelerator: budget.gpus for budget in spec.rebalance.gpu_budget},
         settings=spec.rebalance,
         last_move_at=datetime.fromisoformat(status.last_move.time).timestamp() if status and status.last_move else None,
+        created_at=datetime.fromisoformat(created).timestamp() if created else 0.0,
     )
 
 

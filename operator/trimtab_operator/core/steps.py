@@ -107,7 +107,8 @@ def _may_shrink(fleet: Fleet, plan: Plan, now: float) -> Iterable[Step]:
         if not donors or now < fleet.rests_until(release=not receivers):
             continue
         if not receivers:
-            yield _release(donors[0], plan)
+            # A pool that has not even started is not known to be idle.
+            yield from (_release(donor, plan) for donor in donors if donor.pool.ready >= donor.pool.desired)
             continue
         missing = receivers[0].pool.gpus_per_replica - (budget_of(fleet, accelerator) - asked_gpus(tiers))
         if missing > 0:

@@ -99,15 +99,28 @@ def shifted(**changes: int) -> Fleet:
                     tier(pool("big", running=1, gpus_per_replica=2), busy(2)),
                     budget=6,
                     cooldown_seconds=1,
+                    release_after_seconds=15,
                 )
             ),
             ["Shrink low 4>3", "Shrink low 3>2", "Grow big 1>2", "Release low 2>1", "-"],
             id="frees-two-gpus-for-a-replica-of-two",
         ),
         pytest.param(
-            Story(fleet(tier(pool("low", running=8, max_replicas=8), busy(0)), cooldown_seconds=5)),
+            Story(fleet(tier(pool("low", running=8, max_replicas=8), busy(0)), release_after_seconds=15)),
             ["Release low 8>6", "Release low 6>5", "Release low 5>4", "Release low 4>3", "Release low 3>2"],
             id="gives-back-a-quarter-at-most",
+        ),
+        pytest.param(
+            Story(replace(fleet(tier(pool("low", running=2), busy(0)), release_after_seconds=40), created_at=9_990.0)),
+            ["-", "-", "Release low 2>1", "-"],
+            id="a-new-policy-has-time-to-find-its-traffic",
+        ),
+        pytest.param(
+            Story(
+                fleet(tier(pool("low", running=0, start_replicas=2), busy(0)), release_after_seconds=15), start_ticks=3
+            ),
+            ["Follow low 0>2", "-", "-", "Release low 2>1", "-"],
+            id="what-has-not-started-is-not-known-to-be-idle",
         ),
         pytest.param(
             Story(fleet(tier(pool("low", running=3), busy(3)), tier(pool("high", running=3), busy(3)), budget=4)),
@@ -146,7 +159,7 @@ def shifted(**changes: int) -> Fleet:
                     tier(pool("low", running=4), busy(0)),
                     tier(pool("big", running=1, accelerator=H100), busy(3)),
                     budgets={L4: 4, H100: 2},
-                    cooldown_seconds=1,
+                    release_after_seconds=15,
                 )
             ),
             ["Grow big 1>2", "Release low 4>3", "Release low 3>2", "Release low 2>1", "-"],
