@@ -1,12 +1,12 @@
 """The story's cluster is a real one: pods run, are found by name, are scraped, and one of them is a real vLLM."""
 
 import json
-import urllib.request
 from typing import Any
 
 import pytest
 
 from testcluster.cluster import GPU
+from testcluster.fetching import fetch
 from testcluster.processes import wait_until
 from testcluster.prometheus import IN_CLUSTER_URL
 from testcluster.story import GPUS, StoryCluster
@@ -172,7 +172,4 @@ def test_a_real_vllm_in_a_pod_obeys_a_thinking_budget(cluster: StoryCluster, nam
 
 
 def post(url: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=60) as answer:
-        return json.loads(answer.read())
+    return json.loads(fetch(url, data=json.dumps(body).encode(), timeout_seconds=60))

@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from testcluster.binaries import Binaries
 from testcluster.controlplane import ControlPlane
+from testcluster.fetching import answers
 from testcluster.node import MACHINE_IP, NODE_IP, NODE_NAME, PAUSE_IMAGE, POD_CIDR
 from testcluster.paths import ROOT, cache_home
 from testcluster.processes import wait_until
@@ -115,7 +115,7 @@ def start(folder: Path) -> None:
     start_dns(plane)
     urls = {"kubelet": "10248/healthz", "kube-proxy": "10256/healthz", "coredns": "8181/ready"}
     for name, url in urls.items():
-        processes.wait_ready(name, partial(_answers, f"http://127.0.0.1:{url}"))
+        processes.wait_ready(name, partial(answers, f"http://127.0.0.1:{url}"))
 
 
 def start_kubelet(plane: ControlPlane) -> None:
@@ -236,11 +236,6 @@ def _write(path: Path, content: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1))
     return path
-
-
-def _answers(url: str) -> bool:
-    with urllib.request.urlopen(url, timeout=1) as answer:
-        return bool(answer.status == 200)
 
 
 def _run(*argv: str) -> None:

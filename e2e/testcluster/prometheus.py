@@ -2,7 +2,6 @@
 
 import json
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from testcluster.controlplane import free_ports
+from testcluster.fetching import fetch
 from testcluster.processes import Processes, wait_until
 
 IN_CLUSTER_URL = "http://prometheus.monitoring.svc:9090"
@@ -59,9 +59,7 @@ class Prometheus:
 
 
 def _fetch(url: str, path: str) -> Any:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url + path, timeout=10) as answer:
-        return json.loads(answer.read())
+    return json.loads(fetch(url + path))
 
 
 def configuration(

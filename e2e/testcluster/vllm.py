@@ -7,10 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from testcluster.commands import run_logged
 from testcluster.controlplane import free_ports
 from testcluster.debian import ensure_programs
 from testcluster.errors import UnavailableError
+from testcluster.fetching import answers
 from testcluster.locking import exclusive
 from testcluster.paths import ROOT, cache_home
 from testcluster.processes import Processes, direct_environment
@@ -283,7 +284,7 @@ def serve(state: Path, progress: Progress, extra: Sequence[str] = (), name: str 
     started = time.monotonic()
     child = processes.start(name, argv, env=env)
     try:
-        processes.wait_ready(name, lambda: _healthy(url), timeout_seconds=400)
+        processes.wait_ready(name, partial(answers, f"{url}/health"), timeout_seconds=400)
         progress(f"  vllm serve answers after {time.monotonic() - started:.0f} s")
         yield VllmServer(url, SERVED_NAME, processes.log(name), child.pid)
     finally:
@@ -299,9 +300,3 @@ def _environment() -> dict[str, str]:
     env = {k: v for k, v in direct_environment().items() if not k.startswith("VLLM_")} | ENVIRONMENT
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     return env
-
-
-def _healthy(url: str) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"{url}/health", timeout=2) as answer:
-        return bool(answer.status == 200)
