@@ -130,10 +130,12 @@ def _policy_loops(registry: kopf.OperatorRegistry, app: App) -> None:
 
 
 def _rebalance_loops(registry: kopf.OperatorRegistry, app: App, fleet: KubernetesFleet) -> None:
-    rebalancer = Rebalancer(fleet, Sources().of, app.deps.clock)
+    sources = Sources()
 
     async def rebalance(name: str, namespace: str | None, stopped: Any, **_: Any) -> None:
-        await run_rebalance_loop(app.deps, rebalancer, (namespace or "", name), stopped)
+        key = (namespace or "", name)
+        rebalancer = Rebalancer(fleet.of(key), sources.of, app.deps.clock)
+        await run_rebalance_loop(app.deps, rebalancer, key, stopped)
 
     kopf.daemon(POLICY.api_version, POLICY.plural, id="rebalance", registry=registry, cancellation_timeout=5)(rebalance)
 

@@ -9,8 +9,9 @@ Manifest = dict[str, Any]
 
 CONTAINER = "router"
 CONFIG_FOLDER = "/etc/trimtab"
-#: Open streams of reasoning models last for minutes; a router that ends lets them.
-GRACE_SECONDS = 600
+#: Open streams of reasoning models last for minutes; a router that ends lets them end.
+DRAIN_SECONDS = 570
+GRACE_SECONDS = childmeta.PRE_STOP_SECONDS + DRAIN_SECONDS + 25
 _USER = 1000
 
 
@@ -63,5 +64,5 @@ def _command(workers: int) -> list[str]:
     return [
         *("trimtab", "router", "--config", f"{CONFIG_FOLDER}/{names.CONFIG_KEY}"),
         *("--listen", f"0.0.0.0:{names.ROUTER_PORT}", "--admin", f"0.0.0.0:{names.ROUTER_ADMIN_PORT}"),
-        *("--workers", str(workers)),
+        *("--workers", str(workers), "--drain-seconds", str(DRAIN_SECONDS)),
     ]

@@ -53,93 +53,107 @@ class _Live:
 
 
 class KubernetesFleet:
-    """`FleetPort` for Kubernetes, and `follow` for pools that no policy moves."""
+    """The fleet as a whole. `of` is one policy's view of it; `follow` serves pools that no policy moves."""
 
     def __init__(self, deps: Deps) -> None:
-        self._deps = deps
-        self._lock = asyncio.Lock()
-        self._planned_from: dict[Key, int] = {}
+        self.deps = deps
+        self.lock = asyncio.Lock()
 
-    async def observe(self, policy: str) -> Observation | None:
-        """See FleetPort. Raises FleetUnknownError and ClusterError."""
-        key = split(policy)
-        manifest = self._deps.world.one(POLICY, key)
-        if manifest is None or manifest["metadata"].get("deletionTimestamp"):
-            return None
-        try:
-            parsed = load(_with_report(manifest, self._deps.reports.get(key)))
-        except SpecInvalid:
-            return None
-        if not isinstance(parsed, RoutingPolicy):
-            return None
-        async with self._lock:
-            mine = self._claimed_by(key)
-            live = await self._read(key[0], mine)
-        return self._observation(parsed, mine, live)
+    def of(self, policy: Key) -> "PolicyFleet":
+        """The `FleetPort` of one policy."""
+        return PolicyFleet(self, policy)
 
-    async def set_replicas(self, pool: str, replicas: int) -> None:
-        """See FleetPort. Raises ChangedError when the Deployment is not what was observed, and ClusterError."""
-        key = split(pool)
-        async with self._lock:
-            deployment = await self._deps.cluster.get(DEPLOYMENT, key[0], names.engine_name(key[1]))
-            now = None if deployment is None else int(deployment["spec"]["replicas"])
-            if deployment is None or now != self._planned_from.get(key):
-                raise ChangedError(
-                    f"{pool} has {now} replicas, the step was planned from {self._planned_from.get(key)}"
-                )
-            await self._write(deployment, replicas)
-
-    async def report(self, policy: str, report: TickReport) -> None:
-        """See FleetPort: the policy's own loop writes it into the status."""
-        key = split(policy)
-        before = self._deps.reports.get(key)
-        if report.last_move is None and before is not None:
-            report = replace(report, last_move=before.last_move)
-        self._deps.reports[key] = report
-        self._deps.wakeups.poke(wake_key(POLICY, key))
+    def claimed_by(self, policy: Key) -> list[str]:
+        """Names of the pools that the policy moves."""
+        manifest = self.deps.world.one(POLICY, policy)
+        owners = claims(self.deps.world.all(POLICY, policy[0]))
+        return [pool for pool in referenced(manifest or {}) if owners.get(pool) == policy[1]]
 
     async def follow(self, key: Key) -> None:
         """Let a pool that no policy moves have the replicas of its spec."""
-        async with self._lock:
-            if key[1] in claims(self._deps.world.all(POLICY, key[0])):
+        async with self.lock:
+            if key[1] in claims(self.deps.world.all(POLICY, key[0])):
                 return
-            pool = readable_pools(self._deps, key[0]).get(key[1])
-            deployment = self._deps.world.deployment(POOL, key, names.engine_name(key[1]))
+            pool = readable_pools(self.deps, key[0]).get(key[1])
+            deployment = self.deps.world.deployment(POOL, key, names.engine_name(key[1]))
             if pool is None or deployment is None or deployment["spec"].get("replicas") == pool.spec.replicas:
                 return
-            fresh = await self._deps.cluster.get(DEPLOYMENT, key[0], names.engine_name(key[1]))
+            fresh = await self.deps.cluster.get(DEPLOYMENT, key[0], names.engine_name(key[1]))
             if fresh is not None and fresh["spec"].get("replicas") != pool.spec.replicas:
-                await self._write(fresh, pool.spec.replicas)
+                await self.write(fresh, pool.spec.replicas)
 
-    async def _write(self, deployment: Manifest, replicas: int) -> None:
+    async def write(self, deployment: Manifest, replicas: int) -> None:
+        """Write `.spec.replicas` of that very Deployment; the caller holds the lock."""
         meta = deployment["metadata"]
         if not any(r.get("kind") == POOL.kind and r.get("controller") for r in meta.get("ownerReferences") or []):
             raise ChangedError(f"Deployment {meta['name']} does not belong to a pool")
-        await self._deps.cluster.apply(replicas_body(deployment, replicas), manager=names.REPLICAS_MANAGER)
+        await self.deps.cluster.apply(replicas_body(deployment, replicas), manager=names.REPLICAS_MANAGER)
         logger.info(
             "%s in %s: replicas %s to %s", meta["name"], meta["namespace"], deployment["spec"]["replicas"], replicas
         )
 
-    def _claimed_by(self, key: Key) -> list[str]:
-        manifest = self._deps.world.one(POLICY, key)
-        owners = claims(self._deps.world.all(POLICY, key[0]))
-        return [pool for pool in referenced(manifest or {}) if owners.get(pool) == key[1]]
 
-    async def _read(self, namespace: str, pools: Iterable[str]) -> _Live:
+class PolicyFleet:
+    """`FleetPort` for one policy on Kubernetes."""
+
+    def __init__(self, fleet: KubernetesFleet, policy: Key) -> None:
+        self._fleet = fleet
+        self._deps = fleet.deps
+        self._key = policy
+        self._planned_from: dict[str, int] = {}
+
+    async def observe(self, policy: str) -> Observation | None:
+        """See FleetPort. Raises FleetUnknownError and ClusterError."""
+        manifest = self._deps.world.one(POLICY, split(policy))
+        if manifest is None or manifest["metadata"].get("deletionTimestamp"):
+            return None
+        try:
+            parsed = load(_with_report(manifest, self._deps.reports.get(self._key)))
+        except SpecInvalid:
+            return None
+        if not isinstance(parsed, RoutingPolicy):
+            return None
+        async with self._fleet.lock:
+            mine = self._fleet.claimed_by(self._key)
+            live = await self._read(mine)
+        return self._observation(parsed, mine, live)
+
+    async def set_replicas(self, pool: str, replicas: int) -> None:
+        """See FleetPort. Raises ChangedError when the step was planned from something else, and ClusterError."""
+        namespace, name = split(pool)
+        async with self._fleet.lock:
+            if name not in self._fleet.claimed_by(self._key):
+                raise ChangedError(f"{pool} is no longer moved by this policy")
+            deployment = await self._deps.cluster.get(DEPLOYMENT, namespace, names.engine_name(name))
+            now = None if deployment is None else int(deployment["spec"]["replicas"])
+            planned = self._planned_from.get(name)
+            if deployment is None or now != planned:
+                raise ChangedError(f"{pool} has {now} replicas, the step was planned from {planned}")
+            await self._fleet.write(deployment, replicas)
+
+    async def report(self, policy: str, report: TickReport) -> None:
+        """See FleetPort: the policy's own loop writes it into the status."""
+        before = self._deps.reports.get(split(policy))
+        if report.last_move is None and before is not None:
+            report = replace(report, last_move=before.last_move)
+        self._deps.reports[self._key] = report
+        if report != before:
+            self._deps.wakeups.poke(wake_key(POLICY, self._key))
+
+    async def _read(self, pools: Iterable[str]) -> _Live:
         values = ",".join(sorted(names.label_value(pool) for pool in pools))
         if not values:
             return _Live({}, {})
         selector = f"{names.POOL_LABEL} in ({values})"
-        deployments = await self._deps.cluster.list_all(DEPLOYMENT, namespace, selector)
+        deployments = await self._deps.cluster.list_all(DEPLOYMENT, self._key[0], selector)
         pods: dict[str, list[Manifest]] = {}
-        for pod in await self._deps.cluster.list_all(POD, namespace, selector):
+        for pod in await self._deps.cluster.list_all(POD, self._key[0], selector):
             pods.setdefault(pod["metadata"]["labels"][names.POOL_LABEL], []).append(pod)
         by_name = {deployment["metadata"]["name"]: deployment for deployment in deployments}
         return _Live(by_name, pods)
 
     def _observation(self, policy: RoutingPolicy, mine: Iterable[str], live: _Live) -> Observation:
-        namespace = policy.metadata.namespace
-        readable = readable_pools(self._deps, namespace)
+        readable = readable_pools(self._deps, self._key[0])
         found: dict[str, ObservedPool] = {}
         cold_start_seconds = 0.0
         for name in mine:
@@ -149,7 +163,7 @@ class KubernetesFleet:
                 _refuse_unknown(name, pods)
             elif deployment is not None or pods:
                 found[name] = _observed(readable[name], deployment, pods)
-                self._planned_from[namespace, name] = found[name].state.desired
+                self._planned_from[name] = found[name].state.desired
                 cold_start_seconds = max(cold_start_seconds, *(_cold_start_seconds(pod) for pod in pods), 0.0)
         return Observation(policy=policy, pools=found, cold_start_seconds=cold_start_seconds)
 

@@ -11,7 +11,7 @@ from trimtab_crds.routingpolicy import Move
 from trimtab_operator.core import names
 from trimtab_operator.core.kinds import DEPLOYMENT, POD, POLICY, POOL
 from trimtab_operator.core.tickreport import TickReport
-from trimtab_operator.shell.fleetport import ChangedError, FleetUnknownError, KubernetesFleet
+from trimtab_operator.shell.fleetport import ChangedError, FleetUnknownError, KubernetesFleet, PolicyFleet
 from trimtab_operator.shell.reconcile import reconcile_pool
 
 SCALED = {"minReplicas": 1, "maxReplicas": 6}
@@ -30,16 +30,16 @@ def bench() -> Bench:
 
 
 @pytest.fixture
-def fleet(bench: Bench) -> KubernetesFleet:
-    return KubernetesFleet(bench.refresh())
+def fleet(bench: Bench) -> PolicyFleet:
+    return KubernetesFleet(bench.refresh()).of(("default", "chat"))
 
 
-def observe(bench: Bench, fleet: KubernetesFleet) -> Any:
+def observe(bench: Bench, fleet: PolicyFleet) -> Any:
     bench.refresh()
     return asyncio.run(fleet.observe(POLICY_NAME))
 
 
-def set_replicas(bench: Bench, fleet: KubernetesFleet, pool: str, replicas: int) -> None:
+def set_replicas(bench: Bench, fleet: PolicyFleet, pool: str, replicas: int) -> None:
     observe(bench, fleet)
     asyncio.run(fleet.set_replicas(f"default/{pool}", replicas))
 
@@ -48,7 +48,7 @@ def replicas(bench: Bench, pool: str) -> int:
     return int(bench.cluster.one(DEPLOYMENT, f"{pool}-engine")["spec"]["replicas"])
 
 
-def test_it_counts_pods_one_by_one_ending_ones_included(bench: Bench, fleet: KubernetesFleet):
+def test_it_counts_pods_one_by_one_ending_ones_included(bench: Bench, fleet: PolicyFleet):
     bench.run_pods("low", ready=2, starting=1, draining=1)
     bench.cluster.put(pod("low-engine-old", "done", pool="low"))
     state = observe(bench, fleet).pools["low"].state
@@ -56,7 +56,7 @@ def test_it_counts_pods_one_by_one_ending_ones_included(bench: Bench, fleet: Kub
     assert state.gpus_held == 4
 
 
-def test_it_reads_the_api_server_and_not_the_watches(bench: Bench, fleet: KubernetesFleet):
+def test_it_reads_the_api_server_and_not_the_watches(bench: Bench, fleet: PolicyFleet):
     bench.refresh()
     bench.run_pods("low", draining=2)
     seen = asyncio.run(fleet.observe(POLICY_NAME))
@@ -64,7 +64,7 @@ def test_it_reads_the_api_server_and_not_the_watches(bench: Bench, fleet: Kubern
     assert seen.pools["low"].state.draining == 2
 
 
-def test_replicas_are_written_under_their_own_manager_and_nothing_else(bench: Bench, fleet: KubernetesFleet):
+def test_replicas_are_written_under_their_own_manager_and_nothing_else(bench: Bench, fleet: PolicyFleet):
     before = bench.cluster.one(DEPLOYMENT, "low-engine")["spec"]["template"]
     set_replicas(bench, fleet, "low", 3)
     after = bench.cluster.one(DEPLOYMENT, "low-engine")
@@ -73,14 +73,14 @@ def test_replicas_are_written_under_their_own_manager_and_nothing_else(bench: Be
     assert [f["manager"] for f in after["metadata"]["managedFields"]] == [names.REPLICAS_MANAGER]
 
 
-def test_an_observation_shows_a_write_at_once(bench: Bench, fleet: KubernetesFleet):
+def test_an_observation_shows_a_write_at_once(bench: Bench, fleet: PolicyFleet):
     set_replicas(bench, fleet, "low", 3)
     seen = asyncio.run(fleet.observe(POLICY_NAME))
     assert seen is not None
     assert seen.pools["low"].state.desired == 3
 
 
-def test_a_deployment_that_changed_since_is_not_written(bench: Bench, fleet: KubernetesFleet):
+def test_a_deployment_that_changed_since_is_not_written(bench: Bench, fleet: PolicyFleet):
     observe(bench, fleet)
     bench.cluster.change(DEPLOYMENT, "low-engine", {"spec": {"replicas": 5}})
     with pytest.raises(ChangedError, match="default/low has 5 replicas, the step was planned from 0"):
@@ -88,7 +88,7 @@ def test_a_deployment_that_changed_since_is_not_written(bench: Bench, fleet: Kub
     assert replicas(bench, "low") == 5
 
 
-def test_a_deployment_that_is_gone_or_not_a_pools_is_not_written(bench: Bench, fleet: KubernetesFleet):
+def test_a_deployment_that_is_gone_or_not_a_pools_is_not_written(bench: Bench, fleet: PolicyFleet):
     observe(bench, fleet)
     owned = bench.cluster.one(DEPLOYMENT, "low-engine")
     del owned["metadata"]["ownerReferences"]
@@ -99,8 +99,17 @@ def test_a_deployment_that_is_gone_or_not_a_pools_is_not_written(bench: Bench, f
         asyncio.run(fleet.set_replicas("default/low", 1))
 
 
+def test_a_pool_that_another_policy_claimed_meanwhile_is_not_written(bench: Bench, fleet: PolicyFleet):
+    observe(bench, fleet)
+    rebalance = {"mode": "Apply", "gpuBudget": [{"accelerator": H100, "gpus": 8}]}
+    bench.add_policy("older", metadata__creationTimestamp="2025-01-01T00:00:00Z", spec__rebalance=rebalance)
+    bench.refresh()
+    with pytest.raises(ChangedError, match="default/low is no longer moved by this policy"):
+        asyncio.run(fleet.set_replicas("default/low", 1))
+
+
 @pytest.mark.parametrize("how", ["deleted", "unreadable"])
-def test_gpus_that_cannot_be_told_apart_stop_the_tick(bench: Bench, fleet: KubernetesFleet, how: str):
+def test_gpus_that_cannot_be_told_apart_stop_the_tick(bench: Bench, fleet: PolicyFleet, how: str):
     bench.run_pods("low", draining=2)
     if how == "deleted":
         bench.cluster.remove(POOL, "low")
@@ -112,18 +121,18 @@ def test_gpus_that_cannot_be_told_apart_stop_the_tick(bench: Bench, fleet: Kuber
     assert "low" not in observe(bench, fleet).pools or how == "unreadable"
 
 
-def test_pods_of_an_earlier_spec_hold_what_they_asked_for(bench: Bench, fleet: KubernetesFleet):
+def test_pods_of_an_earlier_spec_hold_what_they_asked_for(bench: Bench, fleet: PolicyFleet):
     bench.run_pods("low", ready=2, gpus=4)
     assert observe(bench, fleet).pools["low"].state.gpus_held == 8
 
 
-def test_a_pool_whose_recipe_is_refused_still_counts(bench: Bench, fleet: KubernetesFleet):
+def test_a_pool_whose_recipe_is_refused_still_counts(bench: Bench, fleet: PolicyFleet):
     bench.run_pods("low", ready=2)
     bench.cluster.change(POOL, "low", {"spec": {"engine": {"args": ["-tp", "2"]}}})
     assert observe(bench, fleet).pools["low"].state.ready == 2
 
 
-def test_a_policy_that_is_gone_ends_or_cannot_be_read_is_not_observed(bench: Bench, fleet: KubernetesFleet):
+def test_a_policy_that_is_gone_ends_or_cannot_be_read_is_not_observed(bench: Bench, fleet: PolicyFleet):
     bench.cluster.change(POLICY, "chat", {"spec": {"rebalance": {"intervalSeconds": "often"}}})
     assert observe(bench, fleet) is None
     bench.cluster.change(POLICY, "chat", {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
@@ -132,14 +141,14 @@ def test_a_policy_that_is_gone_ends_or_cannot_be_read_is_not_observed(bench: Ben
     assert observe(bench, fleet) is None
 
 
-def test_a_cold_start_is_measured_on_pods_that_never_restarted(bench: Bench, fleet: KubernetesFleet):
+def test_a_cold_start_is_measured_on_pods_that_never_restarted(bench: Bench, fleet: PolicyFleet):
     bench.cluster.put(pod("low-engine-1", "ready", pool="low"))
     assert observe(bench, fleet).cold_start_seconds == 90
     bench.cluster.put(pod("low-engine-1", "ready", pool="low", containerStatuses=[{"restartCount": 2}]))
     assert observe(bench, fleet).cold_start_seconds == 0
 
 
-def test_the_last_move_is_known_before_the_status_shows_it(bench: Bench, fleet: KubernetesFleet):
+def test_the_last_move_is_known_before_the_status_shows_it(bench: Bench, fleet: PolicyFleet):
     move = Move(time="2026-01-01T00:00:00Z", pool="low", from_replicas=2, to_replicas=1, reason="why")
     plain = {"tiers": (), "gpus": (), "decision": "", "step": None, "problem": None, "metrics_problem": ""}
     asyncio.run(fleet.report(POLICY_NAME, TickReport(last_move=move, **plain)))
@@ -191,7 +200,7 @@ class TestFollow:
             await asyncio.sleep(0)
             bench.add_policy(spec__rebalance={"mode": "Apply", "gpuBudget": [{"accelerator": H100, "gpus": 8}]})
             bench.refresh()
-            seen = await fleet.observe(POLICY_NAME)
+            seen = await fleet.of(("default", "chat")).observe(POLICY_NAME)
             await following
             assert seen is not None
             return seen.pools["low"].state.desired
@@ -201,7 +210,7 @@ class TestFollow:
         assert asyncio.run(both()) == replicas(bench, "low")
 
 
-def test_only_pods_with_the_label_are_read(bench: Bench, fleet: KubernetesFleet):
+def test_only_pods_with_the_label_are_read(bench: Bench, fleet: PolicyFleet):
     bench.cluster.put(pod("stranger", "ready", pool="elsewhere"))
     assert observe(bench, fleet).pools["low"].state.ready == 0
     assert bench.cluster.one(POD, "stranger")

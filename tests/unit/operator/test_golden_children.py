@@ -132,7 +132,9 @@ def test_a_pod_may_drain_before_it_is_killed():
     pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert drain == 3600
     assert spec["terminationGracePeriodSeconds"] > drain + pre_stop
-    assert router["terminationGracePeriodSeconds"] > router["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    (container,) = router["containers"]
+    drain = int(container["command"][container["command"].index("--drain-seconds") + 1])
+    assert router["terminationGracePeriodSeconds"] > drain + container["lifecycle"]["preStop"]["sleep"]["seconds"]
 
 
 def test_a_slow_start_has_half_an_hour():
