@@ -28,7 +28,7 @@ def ensure_programs(packages: Mapping[str, str], progress: Progress) -> None:
 
 def install(packages: list[str], progress: Progress) -> None:
     """apt-get install, after an update where the lists are empty or too old to resolve the names."""
-    argv = ["apt-get", "-qq", "-y", "--no-install-recommends", "install", *packages]
+    argv = ["apt-get", "-qq", "-y", "-oDPkg::Lock::Timeout=300", "--no-install-recommends", "install", *packages]
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     quick = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=600)
     if quick.returncode == 0:
