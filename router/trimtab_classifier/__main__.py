@@ -10,9 +10,15 @@ from pathlib import Path
 def _train(arguments: argparse.Namespace) -> int:
     from trimtab_classifier import train
 
-    metadata = train.run(arguments.data, arguments.out)
+    metadata = train.run(train.Settings(arguments.data, arguments.out, arguments.prompts_per_class, arguments.epochs))
     sys.stdout.write(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n")
     return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -21,6 +27,8 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train on labelled rows and write the ONNX file and its metadata")
     train.add_argument("--data", type=Path, required=True, help="folder of labelled queries")
     train.add_argument("--out", type=Path, required=True, help="ONNX file to write; FILE.json is written beside it")
+    train.add_argument("--prompts-per-class", type=_count, default=3_000, help="synthetic prompts of each class")
+    train.add_argument("--epochs", type=_count, default=8, help="passes over the examples")
     train.set_defaults(run=_train)
     return parser
 

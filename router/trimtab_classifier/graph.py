@@ -37,6 +37,7 @@ class Weights:
     mean: Floats
     scale: Floats
     parameters: Parameters
+    class_gain: Floats
     gain: Linear
     familiarity: Familiarity
     temperature: float
@@ -104,12 +105,14 @@ def _hidden(b: _Builder, w: Weights, unit: str, standard: str) -> str:
     return b.add("Relu", b.add("Add", tokens, dense))
 
 
-def _gain(b: _Builder, w: Weights, unit: str, standard: str) -> str:
+def _gain(b: _Builder, w: Weights, plain: str, unit: str, standard: str) -> str:
     frequencies = b.constant("frequencies", w.gain.frequencies)
     waves = b.add("Cos", b.add("Gemm", standard, frequencies, b.constant("phases", w.gain.phases)))
     intercept = b.constant("intercept", np.array([w.gain.intercept], np.float32))
     structure = b.add("Gemm", waves, b.constant("wave_weights", w.gain.weights[:, None]), intercept)
-    total = b.add("Add", structure, _pooled(b, unit, "gain_table", w.gain.table[:, None]))
+    of_class = b.add("MatMul", plain, b.constant("class_gain", w.class_gain[:, None]))
+    of_text = b.add("Add", structure, _pooled(b, unit, "gain_table", w.gain.table[:, None]))
+    total = b.add("Add", of_class, of_text)
     limited = b.add("Clip", total, b.constant("minus_one", np.float32(-1)), "one")
     return b.add("Squeeze", limited, "axis_1")
 
@@ -121,10 +124,8 @@ def _slice(b: _Builder, source: str, name: str, start: int, stop: int) -> str:
     return b.add("Slice", source, *bounds, axis)
 
 
-def _class_probabilities(b: _Builder, w: Weights, logits: str) -> str:
-    """Calibrated probabilities; a request that offers tools is agentic, which is the last class, and no other is."""
-    temperature = b.constant("temperature", np.float32(w.temperature))
-    plain = b.add("Softmax", b.add("Div", logits, temperature), axis=1)
+def _class_probabilities(b: _Builder, w: Weights, plain: str) -> str:
+    """A request that offers tools is agentic, which is the last class, and no other is."""
     tools = _slice(b, "dense", "tools", w.tools_column, w.tools_column + 1)
     return b.add("Concat", b.add("Mul", plain, b.add("Sub", "one", tools)), tools, axis=1)
 
@@ -173,8 +174,9 @@ def build(w: Weights) -> bytes:
     out_bias = b.constant("out_bias", w.parameters.out_bias)
     raw = b.add("Gemm", hidden, b.constant("out_weights", w.parameters.out_weights), out_bias)
     logits = _slice(b, raw, "logits", 0, w.classes)
-    b.output("class_probabilities", _class_probabilities(b, w, logits))
-    b.output("gain", _gain(b, w, unit, standard))
+    plain = b.add("Softmax", b.add("Div", logits, b.constant("temperature", np.float32(w.temperature))), axis=1)
+    b.output("class_probabilities", _class_probabilities(b, w, plain))
+    b.output("gain", _gain(b, w, plain, unit, standard))
     b.output("output_tokens", _lengths(b, raw, w.classes))
     b.output("out_of_domain", _out_of_domain(b, w, hidden, logits))
     graph = helper.make_graph(b.nodes, "trimtab_classifier", _inputs(w), _outputs(w), initializer=b.constants)

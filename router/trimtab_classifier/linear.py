@@ -1,4 +1,4 @@
-"""Ridge regression for the gain: random Fourier features of the structure first, tokens on what is left.
+"""Ridge regression for what the class does not say of the gain: structure (random Fourier features), then tokens.
 
 The gain is noisy, so both parts are linear and held back; cosines are bounded and cannot run away on odd input.
 Random Fourier features: Rahimi and Recht, 2007.
@@ -22,14 +22,14 @@ _CG_STEPS: Final = 60
 class Ridge:
     """How strongly each part is held back."""
 
-    structure: float = 1.0
-    tokens: float = 20.0
+    structure: float = 3.0
+    tokens: float = 15.0
     seed: int = 11
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """gain = cos(dense @ frequencies + phases) @ weights + intercept + tokens @ table."""
+    """cos(dense @ frequencies + phases) @ weights + intercept + tokens @ table."""
 
     frequencies: Floats
     phases: Floats

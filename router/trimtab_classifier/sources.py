@@ -102,6 +102,8 @@ class Source:
     licence: str
     upstream: str
     read: Callable[[Row, str], Iterator[Example]]
+    gain_weight: float = 1.0
+    """Weight of its gains: about the number of models on the side with fewer, as the noise falls with it."""
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -209,14 +211,19 @@ SOURCES: Final[tuple[Source, ...]] = (
         _math_problem,
     ),
     Source(
-        "llmrouter", ("llmrouter/scores_1.jsonl", "llmrouter/scores_2.jsonl"), "MIT", "ulab-uiuc/LLMRouter", _llmrouter
+        "llmrouter",
+        ("llmrouter/scores_1.jsonl", "llmrouter/scores_2.jsonl"),
+        "MIT",
+        "ulab-uiuc/LLMRouter",
+        _llmrouter,
+        2.0,
     ),
     Source(
         "routerarena", ("routerarena/sub10_two_models.jsonl",), "Apache-2.0", "RouteWorks/RouterArena", _routerarena
     ),
-    Source("zeroeval-gsm", ("zeroeval/matrix_gsm.csv",), "Apache-2.0", "WildEval/ZeroEval", _ladder("math")),
-    Source("zeroeval-math", ("zeroeval/matrix_math-l5.csv",), "Apache-2.0", "WildEval/ZeroEval", _ladder("math")),
-    Source("zeroeval-crux", ("zeroeval/matrix_crux.csv",), "Apache-2.0", "WildEval/ZeroEval", _ladder("code")),
+    Source("zeroeval-gsm", ("zeroeval/matrix_gsm.csv",), "Apache-2.0", "WildEval/ZeroEval", _ladder("math"), 5.0),
+    Source("zeroeval-math", ("zeroeval/matrix_math-l5.csv",), "Apache-2.0", "WildEval/ZeroEval", _ladder("math"), 5.0),
+    Source("zeroeval-crux", ("zeroeval/matrix_crux.csv",), "Apache-2.0", "WildEval/ZeroEval", _ladder("code"), 5.0),
 )
 
 

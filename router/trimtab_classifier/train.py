@@ -38,7 +38,6 @@ TEXT_CLASSES: Final = tuple(name for name in CLASSES if name != CLASSES[AGENTIC]
 _SAMPLES: Final = 5
 _HELD_OUT: Final = 10
 _MIN_SCALE: Final = np.float32(0.01)
-_PRIOR_WEIGHT: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +59,21 @@ class Model:
     """The trained parts."""
 
     parameters: Parameters
+    class_gain: Floats
+    """Mean gain of each class; what the text says beyond its class is in `gain`."""
     gain: Linear
     familiarity: Familiarity
     temperature: float
+
+    def probabilities(self, inputs: Inputs) -> Floats:
+        """Calibrated probabilities of the classes that text decides."""
+        logits = network.outputs(self.parameters, inputs)[:, : len(TEXT_CLASSES)]
+        return network.softmax(logits / np.float32(self.temperature))
+
+    def expected_gain(self, inputs: Inputs) -> Floats:
+        """Gain of each row."""
+        linear_part = self.gain.predict(inputs.tokens, inputs.dense)
+        return np.asarray(self.probabilities(inputs) @ self.class_gain + linear_part, np.float32)
 
 
 def targets(examples: Sequence[Example]) -> Targets:
@@ -84,11 +95,12 @@ def prepare(examples: Sequence[Example], learn: Rows) -> Prepared:
     idf = tfidf.inverse_frequency(raw.tokens[learn])
     mean, scale = raw.dense[learn].mean(axis=0), raw.dense[learn].std(axis=0) + _MIN_SCALE
     dense = np.clip((raw.dense - mean) / scale, -CLIP, CLIP)
+    weights = {source.name: source.gain_weight for source in sources.SOURCES}
     return Prepared(
         inputs=Inputs(tfidf.weigh(raw.tokens, idf), dense),
         targets=targets(examples),
         gain=np.array([np.nan if e.gain is None else e.gain for e in examples], np.float32),
-        gain_weight=np.array([_PRIOR_WEIGHT if e.source == synthetic.SOURCE else 1.0 for e in examples], np.float32),
+        gain_weight=np.array([weights.get(e.source, 1.0) for e in examples], np.float32),
         idf=idf,
         mean=mean,
         scale=scale,
@@ -104,22 +116,32 @@ def _familiarity(hidden: Floats, held_hidden: Floats, held_logits: Floats, seed:
     return Familiarity(centres, energy_knots, distance_knots, familiarity.knots(total))
 
 
+def _class_gain(gain: Floats, weight: Floats, label: Rows) -> Floats:
+    """Weighted mean gain of each class; 0 for a class without a known gain."""
+    totals = np.bincount(label, weight, len(TEXT_CLASSES))
+    sums = np.bincount(label, weight * gain, len(TEXT_CLASSES))
+    return np.asarray(sums / np.maximum(totals, 1e-9), np.float32)
+
+
+def _gain(prepared: Prepared, probabilities: Floats, known: Rows) -> tuple[Floats, Linear]:
+    """The mean gain of each class, and a regression of what is left."""
+    inputs, gain, weight = prepared.inputs.take(known), prepared.gain[known], prepared.gain_weight[known]
+    by_class = _class_gain(gain, weight, prepared.targets.label[known])
+    return by_class, linear.fit(inputs.tokens, inputs.dense, gain - probabilities[known] @ by_class, weight)
+
+
 def fit(prepared: Prepared, learn: Rows, held: Rows, recipe: Recipe | None = None) -> Model:
     """Trains on the rows in `learn`, calibrates on those in `held`."""
-    recipe = recipe or Recipe()
-    inputs, held_inputs = prepared.inputs.take(learn), prepared.inputs.take(held)
-    parameters = network.train(inputs, prepared.targets.take(learn), len(TEXT_CLASSES), recipe)
-    logits = network.outputs(parameters, held_inputs)[:, : len(TEXT_CLASSES)]
-    known = learn[~np.isnan(prepared.gain[learn])]
-    gained = prepared.inputs.take(known)
-    return Model(
-        parameters=parameters,
-        gain=linear.fit(gained.tokens, gained.dense, prepared.gain[known], prepared.gain_weight[known]),
-        familiarity=_familiarity(
-            network.hidden(parameters, inputs), network.hidden(parameters, held_inputs), logits, recipe.seed
-        ),
-        temperature=metrics.temperature(logits, prepared.targets.label[held]),
-    )
+    recipe, classes = recipe or Recipe(), len(TEXT_CLASSES)
+    inputs = prepared.inputs.take(learn)
+    parameters = network.train(inputs, prepared.targets.take(learn), classes, recipe)
+    logits = network.outputs(parameters, prepared.inputs)[:, :classes]
+    heat = metrics.temperature(logits[held], prepared.targets.label[held])
+    probabilities = network.softmax(logits / np.float32(heat))
+    class_gain, gain = _gain(prepared, probabilities, learn[~np.isnan(prepared.gain[learn])])
+    held_hidden = network.hidden(parameters, prepared.inputs.take(held))
+    seen = _familiarity(network.hidden(parameters, inputs), held_hidden, logits[held], recipe.seed)
+    return Model(parameters, class_gain, gain, seen, heat)
 
 
 def split(examples: Sequence[Example]) -> tuple[Rows, Rows]:
@@ -134,10 +156,9 @@ def split(examples: Sequence[Example]) -> tuple[Rows, Rows]:
 def figures(prepared: Prepared, model: Model, held: Rows, examples: Sequence[Example]) -> dict[str, Any]:
     """What the held-out tenth says."""
     inputs, label = prepared.inputs.take(held), prepared.targets.label[held]
-    logits = network.outputs(model.parameters, inputs)[:, : len(TEXT_CLASSES)]
-    probabilities = network.softmax(logits / np.float32(model.temperature))
+    probabilities = model.probabilities(inputs)
     right = probabilities.argmax(axis=1) == label
-    gain, truth = model.gain.predict(inputs.tokens, inputs.dense), prepared.gain[held]
+    gain, truth = model.expected_gain(inputs), prepared.gain[held]
     labelled = np.array([examples[row].source != synthetic.SOURCE for row in held])
     measured = labelled & ~np.isnan(truth)
     return {
@@ -147,6 +168,7 @@ def figures(prepared: Prepared, model: Model, held: Rows, examples: Sequence[Exa
         "class_accuracy_unseen_templates": round(float(right[~labelled].mean()), 4) if (~labelled).any() else None,
         "class_ece": round(metrics.expected_calibration_error(probabilities, label), 4),
         "gain_correlation": metrics.correlation(gain[measured], truth[measured]),
+        "class_gain": {name: round(float(g), 3) for name, g in zip(TEXT_CLASSES, model.class_gain, strict=True)},
         "temperature": round(model.temperature, 4),
     }
 
@@ -159,6 +181,7 @@ def export(prepared: Prepared, model: Model) -> bytes:
             mean=prepared.mean,
             scale=prepared.scale,
             parameters=model.parameters,
+            class_gain=model.class_gain,
             gain=model.gain,
             familiarity=model.familiarity,
             temperature=model.temperature,
@@ -193,11 +216,31 @@ def train(examples: Sequence[Example], command: str, recipe: Recipe | None = Non
         return exported, metadata | {"figures": figures(prepared, model, held, examples)}
 
 
-def run(data: Path, out: Path) -> dict[str, Any]:
-    """Trains on `data`, writes the model to `out` and the metadata beside it; returns the metadata."""
-    command = f"python -m trimtab_classifier train --data DIR --out {out.name}"
-    exported, metadata = train(sources.load(data) + synthetic.generate(), command)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(exported)
-    out.with_suffix(".json").write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n")
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `run` may be told."""
+
+    data: Path
+    out: Path
+    prompts_per_class: int = synthetic.PER_CLASS
+    epochs: int = Recipe().epochs
+
+
+def _command(settings: Settings) -> str:
+    """The command that repeats the run, for the metadata."""
+    words = ["python -m trimtab_classifier train --data DIR --out", settings.out.name]
+    if settings.prompts_per_class != synthetic.PER_CLASS:
+        words.append(f"--prompts-per-class {settings.prompts_per_class}")
+    if settings.epochs != Recipe().epochs:
+        words.append(f"--epochs {settings.epochs}")
+    return " ".join(words)
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Trains on the folder, writes the model and the metadata beside it; returns the metadata."""
+    examples = sources.load(settings.data) + synthetic.generate(per_class=settings.prompts_per_class)
+    exported, metadata = train(examples, _command(settings), Recipe(epochs=settings.epochs))
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    settings.out.write_bytes(exported)
+    settings.out.with_suffix(".json").write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n")
     return metadata

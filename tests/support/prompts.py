@@ -1,4 +1,5 @@
 """Hand-written prompts with the classes a person would accept; none of them is a training template."""
+# ruff: noqa: E501
 
 from typing import Final
 

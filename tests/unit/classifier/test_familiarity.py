@@ -29,7 +29,10 @@ def test_fewer_points_than_clusters():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=200), st.lists(st.floats(-200, 200, width=32), min_size=2, max_size=20))
+@given(
+    st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=200),
+    st.lists(st.floats(-200, 200, width=32), min_size=2, max_size=20),
+)
 def test_a_percentile_is_a_monotone_share(seen, asked):
     knots = familiarity.knots(np.array(seen, np.float32))
     places = familiarity.percentile(np.sort(np.array(asked, np.float32)), knots)
@@ -40,4 +43,6 @@ def test_a_percentile_is_a_monotone_share(seen, asked):
 
 def test_the_median_is_at_half():
     values = np.arange(1001, dtype=np.float32)
-    assert familiarity.percentile(np.array([500], np.float32), familiarity.knots(values))[0] == pytest.approx(0.5, abs=0.01)
+    assert familiarity.percentile(np.array([500], np.float32), familiarity.knots(values))[0] == pytest.approx(
+        0.5, abs=0.01
+    )

@@ -72,7 +72,9 @@ def test_case_does_not_change_the_tokens():
 
 def test_a_token_has_the_same_bucket_wherever_it_stands():
     inner = set(buckets("zebra"))
-    assert len(inner & set(buckets("the quick brown fox and a zebra in the middle of many other words"))) >= len(inner) - 6
+    assert (
+        len(inner & set(buckets("the quick brown fox and a zebra in the middle of many other words"))) >= len(inner) - 6
+    )
 
 
 def test_repetition_is_counted():
@@ -106,7 +108,10 @@ def test_hashed_ngrams_are_those_of_a_plain_loop(text):
     raw = f" {text} ".encode("utf-8", "replace").lower()
     data = np.frombuffer(raw, np.uint8)
     n = 3
-    hashes = [sum((byte + 1) * pow(0x100000001B3, i, 1 << 64) for i, byte in enumerate(raw[s : s + n])) for s in range(len(raw) - n + 1)]
+    hashes = [
+        sum((byte + 1) * pow(0x100000001B3, i, 1 << 64) for i, byte in enumerate(raw[s : s + n]))
+        for s in range(len(raw) - n + 1)
+    ]
     multiplier = pow(0x9E3779B97F4A7C15, n, 1 << 64)
     plain = {((h * multiplier) % (1 << 64)) >> (64 - features.HASH_BITS) for h in hashes}
     assert plain <= set(encode([Query(text)])["ids"][0].tolist()) or len(data) < n

@@ -1,0 +1,81 @@
+"""A tiny folder of labelled queries in the layout of the public sources."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
+DOMAINS = ("abstract_algebra", "anatomy", "formal_logic", "marketing", "moral_scenarios", "virology")
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows under a header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One JSON object a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def mmlu(count: int = 120) -> list[dict[str, Any]]:
+    """Questions whose gain depends on the domain."""
+    return [
+        {
+            "domain": DOMAINS[i % 6],
+            "prompt": f"In {DOMAINS[i % 6]}, what is item {i * 37 % 101}?\nA. {i}\nB. {i + 1}\nC. no\nD. yes\nAnswer:",
+            "mixtral_correct": str(i % 6 not in {0, 2}),
+            "gpt4_correct": str(i % 7 != 0),
+        }
+        for i in range(count)
+    ]
+
+
+def gsm8k(count: int = 40) -> list[dict[str, Any]]:
+    """Word problems with two models' answers."""
+    return [
+        {
+            "prompt": f"Ana has {i} apples and buys {i + 3} more for {i % 5} coins each. How many apples has she?",
+            WEAK: str(i % 3 == 0),
+            STRONG: "True",
+            f"{WEAK}_response": "x" * (80 + i),
+            f"{STRONG}_response": "y" * (160 + i),
+        }
+        for i in range(count)
+    ]
+
+
+def llmrouter(count: int = 90) -> list[dict[str, Any]]:
+    """Three tasks; only the strong models solve the grid."""
+    prompts = {
+        "mbpp": "Write a function to add {i} to every item of a list.",
+        "agentverse-logicgrid": "There are {i} houses in a row. Who lives in house {i}?",
+        "trivia_qa": "Which town has {i} bridges?",
+    }
+    tasks = list(prompts)
+    small = dict.fromkeys(("qwen2.5-7b-instruct", "gemma-2-9b-it", "llama-3.1-8b-instruct"), 1.0)
+    return [
+        {
+            "task": tasks[i % 3],
+            "orig_split": "train",
+            "query": prompts[tasks[i % 3]].format(i=i),
+            **{name: float(i % 3 != 1) for name in small},
+            "llama-3.1-nemotron-51b-instruct": 1.0,
+            "llama-3.3-nemotron-super-49b-v1": 1.0,
+        }
+        for i in range(count)
+    ]
+
+
+def write(folder: Path) -> Path:
+    """The whole folder."""
+    write_csv(folder / "routellm/mmlu_responses_1.csv", mmlu())
+    write_csv(folder / "routellm/gsm8k_responses.csv", gsm8k())
+    write_jsonl(folder / "llmrouter/scores_1.jsonl", llmrouter())
+    return folder
