@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _run(settings: Settings) -> int:
     cluster = await connect(settings.kubeconfig)
     try:
-        await _await_crds(cluster)
+        await await_crds(cluster)
         health, telemetry = Health(time.monotonic), Telemetry()
         _serve(settings, health, telemetry)
         heartbeat = asyncio.create_task(run_heartbeat(health))
@@ -159,9 +159,9 @@ def _serve(settings: Settings, health: Health, telemetry: Telemetry) -> None:
         ) from error
 
 
-async def _await_crds(cluster: KubernetesCluster) -> None:
-    """The CRDs may be installed in the same moment; then their absence is an error."""
-    deadline = time.monotonic() + _CRDS_WAIT_SECONDS
+async def await_crds(cluster: KubernetesCluster, *, patience_seconds: float = _CRDS_WAIT_SECONDS) -> None:
+    """The CRDs may be installed in the same moment; raises StartError when they are not there by then."""
+    deadline = time.monotonic() + patience_seconds
     while True:
         try:
             if await cluster.served(f"/apis/{API_VERSION}"):

@@ -57,8 +57,7 @@ def test_one_leads_and_the_other_takes_over(api_server: Cluster, kubeconfig: Pat
             api_server.kubectl("delete", "tpool", "low", "-n", NAMESPACE, "--timeout=30s")
 
 
-def test_a_leader_that_cannot_reach_the_server_any_more_ends(api_server: Cluster, kubeconfig: Path, tmp_path: Path):
-    """It must not act on a lease that somebody else may have taken."""
+def test_a_leader_whose_lease_was_taken_ends(api_server: Cluster, kubeconfig: Path, tmp_path: Path):
     lease = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_LEASE_NAME": "stolen"}
     with OperatorProcess(kubeconfig, tmp_path / "log", "robbed", lease) as robbed:
         wait_until("a leader", robbed.leads, 30)
@@ -71,8 +70,25 @@ def test_a_leader_that_cannot_reach_the_server_any_more_ends(api_server: Cluster
         assert "the lease stolen is lost" in robbed.log.read_text()
 
 
-def test_without_the_crds_it_says_how_to_install_them(tmp_path: Path):
-    """A server that knows nothing of us is played by a path that does not exist."""
+def test_it_can_be_kept_to_one_namespace(api_server: Cluster, tmp_path: Path):
+    """With a Role alone: no right reaches beyond the namespace, and none is missed."""
+    account = "operator-in-one-namespace"
+    api_server.install_crds(definitions().values())
+    environment = {"POD_NAMESPACE": account, "TRIMTAB_WATCH_NAMESPACES": account}
+    try:
+        kubeconfig = grant(api_server, account, everywhere=False)
+        with OperatorProcess(kubeconfig, tmp_path / "log", "modest", environment):
+            api_server.apply([pool_manifest(metadata__namespace=account, spec__replicas=0)])
+            wait_until("Ready", lambda: is_true(api_server.get("tpool", "low", "-n", account), "Ready"), 30)
+            api_server.kubectl("delete", "tpool", "low", "-n", account, "--timeout=30s")
+        if api_server.audit_log is not None:
+            asked = api_server.audit_events(user=account)
+            assert [e["requestURI"] for e in asked if e["responseStatus"]["code"] == 403] == []
+    finally:
+        revoke(api_server, account)
+
+
+def test_without_a_cluster_it_says_what_to_set(tmp_path: Path):
     environment = {"KUBECONFIG": str(tmp_path / "none")}
     candidate = OperatorProcess(tmp_path / "none", tmp_path / "log", "lost", environment)
     with pytest.raises(AssertionError, match="no Kubernetes API server is configured"):

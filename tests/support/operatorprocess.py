@@ -44,16 +44,18 @@ LEASE_RULES: list[dict[str, Any]] = [
 ]
 
 
-def grant(cluster: Cluster, account: str) -> Path:
-    """Make the user `account` with its roles and a namespace of its name; returns the user's kubeconfig."""
+def grant(cluster: Cluster, account: str, *, everywhere: bool = True) -> Path:
+    """Make the user `account` with its roles and a namespace of its name; returns the user's kubeconfig.
+
+    Without `everywhere` it may work in that namespace alone.
+    """
     rbac = "/apis/rbac.authorization.k8s.io/v1"
     subject = {"kind": "User", "name": account, "apiGroup": "rbac.authorization.k8s.io"}
     api = cluster.api
     cluster.namespace(account)
-    for kind, path, rules in (
-        ("ClusterRole", rbac, RULES),
-        ("Role", f"{rbac}/namespaces/{account}", LEASE_RULES),
-    ):
+    own = f"{rbac}/namespaces/{account}"
+    wide = [("ClusterRole", rbac, RULES), ("Role", own, LEASE_RULES)]
+    for kind, path, rules in wide if everywhere else [("Role", own, RULES + LEASE_RULES)]:
         role = {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": kind,
@@ -76,8 +78,9 @@ def grant(cluster: Cluster, account: str) -> Path:
 def revoke(cluster: Cluster, account: str) -> None:
     """Take away what `grant` made."""
     rbac = "/apis/rbac.authorization.k8s.io/v1"
-    cluster.api.delete(f"{rbac}/clusterrolebindings/{account}")
-    cluster.api.delete(f"{rbac}/clusterroles/{account}")
+    for path in (f"{rbac}/clusterrolebindings/{account}", f"{rbac}/clusterroles/{account}"):
+        if cluster.api.exists(path):
+            cluster.api.delete(path)
     cluster.remove_namespace(account, wait=False)
 
 

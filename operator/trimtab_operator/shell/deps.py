@@ -32,17 +32,15 @@ class Written:
         if live is None:
             return None
         before, answer = self._answers.get(_identity(live), ("", {}))
-        return answer if answer and live["metadata"]["resourceVersion"] == before else live
+        if answer and live["metadata"]["resourceVersion"] == before:
+            return answer
+        self._answers.pop(_identity(live), None)
+        return live
 
     def note(self, before: Manifest | None, answer: dict[str, Any]) -> None:
         """An apply turned `before` into `answer`."""
         version = before["metadata"]["resourceVersion"] if before else ""
         self._answers[_identity(answer)] = (version, answer)
-
-    def forget(self, namespace: str, name_prefix: str) -> None:
-        """The owner is gone."""
-        for identity in [i for i in self._answers if i[1] == namespace and i[2].startswith(name_prefix)]:
-            del self._answers[identity]
 
 
 def _identity(manifest: Manifest) -> tuple[str, str, str]:

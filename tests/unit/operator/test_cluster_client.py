@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from trimtab_operator.__main__ import StartError, await_crds
 from trimtab_operator.core.kinds import DEPLOYMENT, POD, POOL, Kind
 from trimtab_operator.shell import cluster as module
 from trimtab_operator.shell.cluster import ClusterError, KubernetesCluster, NotConfiguredError, connect
@@ -111,6 +112,32 @@ def test_what_is_not_there_is_none():
     assert asyncio.run(KubernetesCluster(Client(failed(404))).get(POOL, "ns", "x")) is None
     assert asyncio.run(KubernetesCluster(Client(failed(404))).served("/apis/x")) is False
     asyncio.run(KubernetesCluster(Client(failed(404))).delete(POD, "ns", "x", uid="u"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        pytest.param(
+            failed(404),
+            "the API server does not serve trimtab.dev; install the CRDs: trimtab crds | kubectl apply -f -",
+            id="no CRDs",
+        ),
+        pytest.param(
+            failed(403, "forbidden"),
+            "the API server does not answer: GET /apis/trimtab.dev/v1alpha1: 403: forbidden",
+            id="no right",
+        ),
+    ],
+)
+def test_an_operator_without_its_resources_does_not_start(answer: Answer, sentence: str):
+    with pytest.raises(StartError) as refused:
+        asyncio.run(await_crds(KubernetesCluster(Client(answer)), patience_seconds=-1))
+    assert str(refused.value) == sentence
+
+
+def test_resources_that_come_late_are_waited_for(waits: list[float]):
+    asyncio.run(await_crds(KubernetesCluster(Client(failed(404), OK)), patience_seconds=60))
+    assert waits == [2]
 
 
 def test_items_of_a_list_say_what_they_are():
