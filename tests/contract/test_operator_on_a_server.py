@@ -48,7 +48,7 @@ def namespace(cluster: Cluster, operator: OperatorProcess, request: pytest.Fixtu
     name = request.node.name.removeprefix("test_").replace("_", "-")[:50].rstrip("-")
     yield cluster.namespace(name)
     for plural in ("routingpolicies", "inferencepools"):
-        cluster.kubectl("delete", f"{plural}.trimtab.dev", "--all", "-n", name, "--wait=false")
+        cluster.kubectl("delete", f"{plural}.trimtab.dev", "--all", "-n", name, "--timeout=30s")
     cluster.remove_namespace(name, wait=False)
 
 

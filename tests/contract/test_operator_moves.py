@@ -1,0 +1,125 @@
+"""Replicas follow demand on a real API server, and the GPU budget holds at every instant, also over a killed leader."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from support.fakeprometheus import FakePrometheus, serving
+from support.manifests import policy_manifest, pool_manifest, shape
+from support.operatorprocess import OperatorProcess, grant, revoke
+from testcluster.cluster import Cluster
+from testcluster.processes import wait_until
+from trimtab_crds.manifests import definitions
+
+pytestmark = pytest.mark.contract
+
+NAMESPACE = "operator-moves"
+H100 = "nvidia-h100-80gb"
+BUDGET = 4
+#: More than three replicas can do, and next to nothing.
+MUCH, LITTLE = (30.0, 30_000.0, 20_000.0), (0.1, 100.0, 60.0)
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(api_server: Cluster) -> Iterator[Path]:
+    api_server.install_crds(definitions().values())
+    nodes = api_server.fake_nodes(2, prefix="moves", gpus=8)
+    yield grant(api_server, NAMESPACE)
+    revoke(api_server, NAMESPACE)
+    for node in nodes:
+        api_server.remove_node(node)
+
+
+@pytest.fixture
+def prometheus() -> Iterator[FakePrometheus]:
+    with serving() as fake:
+        yield fake
+
+
+class Watch:
+    """Looks at the engines' pods all the time and keeps the most that there ever were."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.most = 0
+        self.looks = 0
+        self.slow: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        selector = "labelSelector=app.kubernetes.io/component%3Dengine"
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        while not self._end.wait(0.05):
+            pods = self._cluster.api.get(f"{path}?{selector}")["items"]
+            self.most, self.looks = max(self.most, len(pods)), self.looks + 1
+            for pod in pods:
+                self._slow_down(path, pod)
+
+    def _slow_down(self, path: str, pod: dict[str, Any]) -> None:
+        """Let the pod drain for a while when it ends."""
+        name = pod["metadata"]["name"]
+        if name not in self.slow and "deletionTimestamp" not in pod["metadata"]:
+            self.slow.add(name)
+            delay = {"pod-delete.stage.kwok.x-k8s.io/delay": "4s"}
+            self._cluster.api.merge(f"{path}/{name}", {"metadata": {"annotations": delay}})
+
+
+def counts(cluster: Cluster) -> tuple[int, int]:
+    """Ready replicas of low and high."""
+    ready = [cluster.get("tpool", name, "-n", NAMESPACE)["status"].get("readyReplicas", 0) for name in ("low", "high")]
+    return ready[0], ready[1]
+
+
+def pool(name: str, replicas: int) -> dict[str, Any]:
+    return pool_manifest(
+        name,
+        metadata__namespace=NAMESPACE,
+        spec__accelerator__name=H100,
+        spec__model__shape=shape(),
+        spec__nodes={"selector": {"type": "kwok"}},
+        spec__replicas=replicas,
+        spec__scaling={"minReplicas": 1, "maxReplicas": 4},
+    )
+
+
+def test_replicas_follow_demand_within_the_budget_over_a_killed_leader(
+    api_server: Cluster, kubeconfig: Path, prometheus: FakePrometheus, tmp_path: Path
+):
+    rebalance = {
+        "mode": "Apply",
+        "gpuBudget": [{"accelerator": H100, "gpus": BUDGET}],
+        "prometheus": {"url": prometheus.url},
+        "intervalSeconds": 1,
+        "windowSeconds": 5,
+        "cooldownSeconds": 1,
+    }
+    environment = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_WATCH_NAMESPACES": NAMESPACE}
+    prometheus.demand = {"low": MUCH, "high": LITTLE}
+    with Watch(api_server) as watch:
+        with OperatorProcess(kubeconfig, tmp_path / "first.log", "first", environment) as first:
+            policy = policy_manifest(metadata__namespace=NAMESPACE, spec__rebalance=rebalance)
+            api_server.apply([policy, pool("low", 3), pool("high", 1)])
+            wait_until("the start", lambda: counts(api_server) == (3, 1), 60)
+            prometheus.demand = {"low": LITTLE, "high": MUCH}
+            wait_until("a move under way", lambda: counts(api_server)[0] < 3, 30)
+            first.kill()
+        with OperatorProcess(kubeconfig, tmp_path / "second.log", "second", environment):
+            wait_until("the end of the move", lambda: counts(api_server) == (1, 3), 90)
+            status = api_server.get("tpolicy", "chat", "-n", NAMESPACE)["status"]
+            api_server.kubectl("delete", "tpolicy,tpool", "--all", "-n", NAMESPACE, "--timeout=60s")
+    assert watch.looks > 50
+    assert watch.most == BUDGET, "the budget was used, and never passed"
+    assert status["lastMove"]["pool"] == "high"
+    assert [c["status"] for c in status["conditions"] if c["type"] == "MetricsAvailable"] == ["True"]
