@@ -1,6 +1,7 @@
 """A worker process: `python -m trimtab_router.app OPTIONS-AS-JSON`, with the report socket as its standard input."""
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -89,6 +90,9 @@ async def _send(report: socket.socket, document: dict[str, Any]) -> bool:
 def run_worker(options: Options, report: socket.socket | None) -> None:
     """Runs one worker in this process."""
     scorer = load_scorer() if options.classifier else None
+    # What is loaded stays: the collector need not look at it again with every thousandth request.
+    gc.collect()
+    gc.freeze()
     uvloop.run(serve(options, scorer, report))
 
 

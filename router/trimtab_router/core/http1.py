@@ -6,14 +6,10 @@ from typing import Final
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 # Hop-by-hop headers (RFC 9110, 7.6.1) and those that the router sets itself.
-_OWN: Final = re.compile(
-    rb"\r\n(?:connection|keep-alive|proxy-[a-z-]+|te|trailer|upgrade|x-request-id|x-trimtab-[a-z-]+):[^\r]*",
-    re.IGNORECASE,
-)
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*(?=\r)", re.IGNORECASE)
-_CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked[ \t]*(?=\r)", re.IGNORECASE)
-_EVENTS: Final = re.compile(rb"\r\ncontent-type:[ \t]*text/event-stream", re.IGNORECASE)
-_CLOSE: Final = re.compile(rb"\r\nconnection:[^\r]*\bclose\b", re.IGNORECASE)
+_OWN: Final = rb"\r\n(?:connection|keep-alive|proxy-[a-z-]+|te|trailer|upgrade|x-request-id|x-trimtab-[a-z-]+):"
+_HAS_OWN: Final = re.compile(_OWN)
+_OWN_LINES: Final = re.compile(_OWN + rb"[^\r]*", re.IGNORECASE)
+_CLOSE: Final = re.compile(rb"\r\nconnection:[^\r]*\bclose\b")
 _MAX_SIZE_LINE: Final = 4096
 
 
@@ -45,15 +41,30 @@ def parse_head(raw: bytes) -> Head:
     """`raw` is everything up to the empty line, without it, but with the CRLF of the last header."""
     if not raw.startswith(b"HTTP/1.") or not raw[9:12].isdigit():
         raise FramingError(f"not an HTTP/1.1 answer: {raw[:40]!r}")
-    status = int(raw[9:12])
-    chunked = _CHUNKED.search(raw) is not None
-    found = None if chunked else _LENGTH.search(raw)
-    length = int(found[1]) if found else None
+    status, low = int(raw[9:12]), raw.lower()
+    chunked = _value(low, b"\r\ntransfer-encoding:").endswith(b"chunked")
+    length = _number(_value(low, b"\r\ncontent-length:")) if not chunked else None
     if status in (204, 304) or status < 200:
         length, chunked = 0, False
-    keep = raw[7:8] == b"1" and _CLOSE.search(raw) is None
-    lines = _OWN.sub(b"", raw[:-2]) if _OWN.search(raw) else raw[:-2]
-    return Head(status, lines, length, chunked, _EVENTS.search(raw) is not None, keep)
+    events = _value(low, b"\r\ncontent-type:").startswith(b"text/event-stream")
+    if _HAS_OWN.search(low) is None:
+        return Head(status, raw[:-2], length, chunked, events, raw[7:8] == b"1")
+    keep = raw[7:8] == b"1" and _CLOSE.search(low) is None
+    return Head(status, _OWN_LINES.sub(b"", raw[:-2]), length, chunked, events, keep)
+
+
+def _value(low: bytes, name: bytes) -> bytes:
+    """The value of a header in a head in lower case; empty when it is absent."""
+    start = low.find(name)
+    return low[start + len(name) : low.find(b"\r", start + len(name))].strip() if start >= 0 else b""
+
+
+def _number(text: bytes) -> int | None:
+    if not text:
+        return None
+    if not text.isdigit():
+        raise FramingError(f"not a Content-Length: {text[:40]!r}")
+    return int(text)
 
 
 class Chunks:

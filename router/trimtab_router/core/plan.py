@@ -66,12 +66,20 @@ class Plan:
     budget: Budget
     reason: Reason
     class_name: str
-    fallbacks: tuple[Rung, ...]
     choice: Choice
     facts: Facts
     scores: Scores | None
     ladder: Ladder
+    spent: tuple[Rung, ...] = ()
+    """Fallbacks that were used."""
     strategy: str = "single"
+
+    @property
+    def fallbacks(self) -> tuple[Rung, ...]:
+        """What may serve next when the pool refuses."""
+        if self.choice.strict:
+            return ()
+        return tuple(r for r in others(self.choice.rung, self.facts, self.ladder) if r not in self.spent)
 
     @property
     def tier(self) -> str:
@@ -98,6 +106,12 @@ def fits(rung: Rung, facts: Facts) -> bool:
         return True
     answer = min(rung.output_tokens, _LEAST_ANSWER_TOKENS) if facts.max_tokens is None else facts.max_tokens
     return facts.prompt_tokens + answer <= context
+
+
+def others(chosen: Rung, facts: Facts, ladder: Ladder) -> tuple[Rung, ...]:
+    """Stronger tiers first, nearest first, then weaker ones; only those that hold the prompt."""
+    after, before = ladder.rungs[chosen.index + 1 :], ladder.rungs[: chosen.index]
+    return tuple(r for r in (*after, *reversed(before)) if fits(r, facts))
 
 
 def budget_on(rung: Rung, facts: Facts, choice: Choice) -> Budget:

@@ -20,7 +20,7 @@ from trimtab_router.core.errors import ApiError
 from trimtab_router.core.explain import plan_as_dict
 from trimtab_router.core.facts import EFFORTS, Facts
 from trimtab_router.core.ladder import Ladder, Rung, compile_ladder
-from trimtab_router.core.plan import UNSCORED, Choice, Plan, budget_on, fits
+from trimtab_router.core.plan import UNSCORED, Choice, Plan, budget_on, fits, others
 from trimtab_router.core.scores import Scores
 
 __all__ = ["fall_back", "needs_scores", "plan", "plan_as_dict", "plan_on"]
@@ -47,7 +47,6 @@ def plan_on(facts: Facts, scores: Scores | None, ladder: Ladder, *, classifier_o
         budget_on(choice.rung, facts, choice),
         choice.reason,
         UNSCORED if scores is None else scores.class_name,
-        () if choice.strict else _others(choice.rung, facts, ladder),
         choice,
         facts,
         scores,
@@ -57,11 +56,12 @@ def plan_on(facts: Facts, scores: Scores | None, ladder: Ladder, *, classifier_o
 
 def fall_back(failed: Plan) -> Plan | None:
     """The plan for the next candidate after the pool of `failed` refused; None when there is none."""
-    if not failed.fallbacks:
+    following = failed.fallbacks
+    if not following:
         return None
-    rung, *rest = failed.fallbacks
+    rung = following[0]
     budget = budget_on(rung, failed.facts, failed.choice)
-    return replace(failed, rung=rung, budget=budget, reason="Fallback", fallbacks=tuple(rest))
+    return replace(failed, rung=rung, budget=budget, reason="Fallback", spent=(*failed.spent, rung))
 
 
 def _by_hand(facts: Facts, ladder: Ladder) -> Choice | None:
@@ -121,20 +121,12 @@ def _by_scores(scores: Scores | None, ladder: Ladder, classifier_off: bool) -> C
     raise AssertionError("a ladder has at least one rung")
 
 
-def _others(chosen: Rung, facts: Facts, ladder: Ladder) -> tuple[Rung, ...]:
-    """Fallbacks: stronger tiers first, nearest first, then weaker ones; only those that hold the prompt."""
-    if len(ladder.rungs) == 1:
-        return ()
-    after, before = ladder.rungs[chosen.index + 1 :], ladder.rungs[: chosen.index]
-    return tuple(r for r in (*after, *reversed(before)) if fits(r, facts))
-
-
 def _that_fits(choice: Choice, facts: Facts, ladder: Ladder) -> Choice:
     if choice.reason == "PoolByName" or fits(choice.rung, facts):
         return choice
-    others = () if choice.strict else _others(choice.rung, facts, ladder)
-    if others:
-        return replace(choice, rung=others[0], reason="LongContext")
+    able = () if choice.strict else others(choice.rung, facts, ladder)
+    if able:
+        return replace(choice, rung=able[0], reason="LongContext")
     rungs = (choice.rung,) if choice.strict else ladder.rungs
     limits = ", ".join(f"{r.name} {r.pool.context_tokens}" for r in rungs)
     answer = "" if facts.max_tokens is None else f" and max_tokens {facts.max_tokens}"

@@ -10,7 +10,8 @@ from trimtab_router.core.errors import error_body
 FIRST_EVENT_BYTES: Final = 64 * 1024
 """An event that is longer than this is not a refusal."""
 TAIL_BYTES: Final = 4096
-_USED: Final = re.compile(rb'(?<!\\)"completion_tokens"\s*:\s*(\d+)')
+_FIELD: Final = b'"completion_tokens"'
+_NUMBER: Final = re.compile(rb"\s*:\s*(\d+)")
 _TOKEN_EVENT: Final = b"data: {"
 
 
@@ -47,8 +48,11 @@ def count_tokens(data: bytes) -> int:
 
 def used_tokens(tail: bytes) -> int | None:
     """`usage.completion_tokens` in the end of an answer, streamed or not."""
-    found = _USED.findall(tail[-TAIL_BYTES:])
-    return int(found[-1]) if found else None
+    start = tail.rfind(_FIELD, -TAIL_BYTES)
+    if start < 0 or tail[start - 1 : start] == b"\\":
+        return None
+    found = _NUMBER.match(tail, start + len(_FIELD))
+    return int(found[1]) if found else None
 
 
 def error_event(message: str, code: int, *, chunked: bool) -> bytes:

@@ -29,13 +29,14 @@ class Answer:
     """The receiver of one connection for one request. `write` sends to the client."""
 
     __slots__ = (
-        *("_before", "_chunks", "_events", "_head", "_held", "_last", "_left", "_next", "_owner", "_write"),
+        *("_before", "_chunks", "_events", "_head", "_held", "_last", "_left", "_next", "_owner", "_send", "_start"),
         *("begun", "quiet_seconds"),
     )
 
     def __init__(self, owner: Owner, write: Callable[[bytes], None]) -> None:
         self._owner = owner
-        self._write = write
+        self._send = write
+        self._start = b""
         self._next: Callable[[bytes], None] = self._read_head
         self._head: http1.Head | None = None
         self._chunks = http1.Chunks()
@@ -111,9 +112,17 @@ class Answer:
             self._next = self._pass_chunks
         else:
             self._next = self._pass_length if head.length is not None else self._pass_until_close
-        self._write(self._owner.begins(head))
+        self._start = self._owner.begins(head)
         if body or head.length == 0:
             self._next(body)
+        if self._start:
+            self._write(b"")
+
+    def _write(self, data: bytes) -> None:
+        """To the client; the head goes with the first bytes of the body, in one system call."""
+        if self._start:
+            data, self._start = self._start + data, b""
+        self._send(data)
 
     def _pass_length(self, data: bytes) -> None:
         self._before, self._last = self._last, data
@@ -165,8 +174,19 @@ class Answer:
         if self._head is not None and self._head.events:
             self._write(sse.error_event(message, code, chunked=self._head.chunked))
 
-    def output_tokens(self) -> int:
-        """Tokens the engine produced: its usage, else the events after the first, which only opens the message."""
-        tail = self._before[-sse.TAIL_BYTES :] + self._last[-sse.TAIL_BYTES :]
-        used = sse.used_tokens(tail)
+    def close(self) -> int:
+        """Takes no more bytes; returns the tokens that the engine produced.
+
+        That is its own usage where it says it, else the events after the first one, which only opens the message.
+        """
+        self._next = _ignore  # a bound method would keep the answer alive until the garbage collector runs
+        if not self.begun:
+            return 0
+        used = sse.used_tokens(self._last)
+        if used is None and self._before:
+            used = sse.used_tokens(self._before[-sse.TAIL_BYTES :] + self._last)
         return max(self._events - 1, 0) if used is None else used
+
+
+def _ignore(_data: bytes) -> None:
+    """Bytes after the end."""

@@ -294,6 +294,7 @@ class Exchange:
         self._host.exchanges.discard(self)
         tier.inflight -= 1
         tier.seconds.observe(self._host.now() - self._started)
-        if answer is not None and answer.begun:
-            tier.output_tokens += answer.output_tokens()
+        if answer is not None:
+            self._answer = None
+            tier.output_tokens += answer.close()
         self._host.tally.ended(plan.tier, plan.class_name, plan.reason, outcome)

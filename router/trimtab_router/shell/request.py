@@ -29,6 +29,20 @@ _READ: Final = {
 _OWN: Final = b"x-trimtab-"
 
 
+_LINES: dict[bytes, bytes] = {}
+"""How a header's forwarded line begins, by its name as clients write it; empty for those that are not forwarded."""
+_MAX_LINES: Final = 512
+
+
+def _classify(name: bytes) -> bytes:
+    """Fills `_LINES`, within a bound: names are the clients' choice."""
+    key = name.lower()
+    line = b"" if key in NOT_FORWARDED or key.startswith(_OWN) else b"\r\n%b: " % key
+    if len(_LINES) < _MAX_LINES:
+        _LINES[name] = line
+    return line
+
+
 class Request:
     """Its parts, filled by the parser's callbacks."""
 
@@ -63,14 +77,17 @@ class Request:
     def add_header(self, name: bytes, value: bytes) -> None:
         """One header line."""
         self.header_bytes += len(name) + len(value) + 4
+        line = _LINES.get(name)
+        if line is None:
+            line = _classify(name)
+        if line:
+            self.forward.append(line + value)
+            return
         key = name.lower()
-        if key not in NOT_FORWARDED:
-            if key.startswith(_OWN):
-                self.options[key.decode("latin-1")] = value.decode("latin-1").strip()
-            else:
-                self.forward.append(b"\r\n%b: %b" % (key, value))
-        elif key in _READ:
+        if key in _READ:
             self.headers[key] = value
+        elif key.startswith(_OWN):
+            self.options[key.decode("latin-1")] = value.decode("latin-1").strip()
 
     def path(self) -> bytes:
         """The target without its query."""

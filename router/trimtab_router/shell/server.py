@@ -156,10 +156,10 @@ class ClientConnection(asyncio.Protocol):
         self._seconds = 0
         if self.transport is None:
             return
-        if keep:
-            self._pump()
-        else:
+        if not keep:
             self._linger()
+        elif self._paused or self._reader.queue or self._reader.continue_due:
+            self._pump()
 
     def _linger(self) -> None:
         """Ends the sending side and swallows what still arrives: closing with unread data would reset the connection

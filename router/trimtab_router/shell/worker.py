@@ -49,6 +49,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         self.now = loop.time
         self.batch = None if scorer is None else Batch(scorer, loop.call_soon, clock)
+        self._id_prefix = b"%020x" % random.getrandbits(80)
+        self._requests = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _configure(self, ladder: Ladder) -> None:
@@ -69,7 +71,8 @@ class Worker:
 
     def request_id(self) -> bytes:
         """A new id."""
-        return b"%032x" % random.getrandbits(128)
+        self._requests += 1
+        return b"%b%012x" % (self._id_prefix, self._requests)
 
     def spawn(self, task: asyncio.Task[None]) -> None:
         """Keeps a reference to a task until it ends."""
