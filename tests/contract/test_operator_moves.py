@@ -78,7 +78,10 @@ class Watch:
 
 def counts(cluster: Cluster) -> tuple[int, int]:
     """Ready replicas of low and high."""
-    ready = [cluster.get("tpool", name, "-n", NAMESPACE)["status"].get("readyReplicas", 0) for name in ("low", "high")]
+    ready = [
+        cluster.get("tpool", name, "-n", NAMESPACE).get("status", {}).get("readyReplicas", 0)
+        for name in ("low", "high")
+    ]
     return ready[0], ready[1]
 
 
