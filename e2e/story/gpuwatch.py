@@ -55,16 +55,23 @@ class GpuWatch:
         return self._process.poll() is None
 
     def _follow(self) -> None:
-        decoder, text = json.JSONDecoder(), ""
+        text = ""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             text += line
-            if line.rstrip() != "}":  # the end of a whole, indented event
-                continue
-            event, _ = decoder.raw_decode(text.lstrip())
-            text = ""
-            self._count(event["type"], event["object"])
+            event = _whole(text) if line.rstrip().endswith("}") else None
+            if event:
+                text = ""
+                self._count(event["type"], event["object"])
 
     def _count(self, kind: str, pod: Mapping[str, Any]) -> None:
         self._held[pod["metadata"]["uid"]] = 0 if kind == "DELETED" else gpus_of(pod)
         self.instants.append(sum(self._held.values()))
+
+
+def _whole(text: str) -> Any:
+    """The event, or None while its end is missing: kubectl prints one over many lines."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -97,6 +97,9 @@ def make_cgroups() -> None:
         return
     for top in (d for d in CGROUPS.iterdir() if d.is_dir() and d.name != "unified"):
         (top / NODE_CGROUP).mkdir(exist_ok=True)
+    # All pods together would count as much as one process of this machine: on a busy one a model loads for minutes.
+    for shares in CGROUPS.glob(f"*/{NODE_CGROUP}/cpu.shares"):
+        shares.write_text("16384")
 
 
 def start(folder: Path) -> None:
