@@ -70,7 +70,7 @@ COMMANDS = (
     Command(
         "classifier",
         "train or evaluate the query classifier",
-        "trimtab classifier eval --help",
+        "trimtab classifier --help",
         "trimtab_classifier.__main__",
         "router,train",
     ),
