@@ -42,36 +42,31 @@ def load_scorer() -> Scorer:
     return scorer
 
 
-async def serve(options: Options, scorer: Scorer | None, report: socket.socket | None) -> None:
-    """Serves until SIGTERM or SIGINT (or until the supervisor is gone), then drains; a second signal ends at once."""
+async def serve(options: Options, scorer: Scorer | None, report: socket.socket) -> None:
+    """Serves until SIGTERM, then drains; ends at once when the supervisor is gone."""
     worker, loop = Worker(options, scorer), asyncio.get_running_loop()
     stop, stop_now = asyncio.Event(), asyncio.Event()
-
-    def on_stop() -> None:
-        (stop_now if stop.is_set() else stop).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_stop)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGHUP, worker.config.load)
     worker.config.poll()
     server = await loop.create_server(worker.connection, sock=listener(options.host, options.port), backlog=BACKLOG)
-    beat = asyncio.create_task(_beat(worker, report, stop))
+    beat = asyncio.create_task(_beat(worker, report, stop, stop_now))
     await stop.wait()
     await worker.drain(server, stop_now)
     beat.cancel()
     await asyncio.gather(beat, return_exceptions=True)
-    if report is not None:
-        await _send(report, worker.report())
+    await _send(report, worker.report())
 
 
-async def _beat(worker: Worker, report: socket.socket | None, stop: asyncio.Event) -> None:
+async def _beat(worker: Worker, report: socket.socket, stop: asyncio.Event, stop_now: asyncio.Event) -> None:
     """Once a second: time limits and a report. The supervisor's end of the socket closes when it dies."""
     while True:
         try:
             worker.tick()
         except Exception:  # noqa: BLE001 - one bad tick must not end the limits of all others
             _log.exception("tick failed")
-        if report is not None and not await _send(report, worker.report()):
+        if not await _send(report, worker.report()):
+            stop_now.set()
             stop.set()
         await asyncio.sleep(TICK_SECONDS)
 
@@ -87,7 +82,7 @@ async def _send(report: socket.socket, document: dict[str, Any]) -> bool:
     return True
 
 
-def run_worker(options: Options, report: socket.socket | None) -> None:
+def run_worker(options: Options, report: socket.socket) -> None:
     """Runs one worker in this process."""
     scorer = load_scorer() if options.classifier else None
     # What is loaded stays: the collector need not look at it again with every thousandth request.
@@ -98,6 +93,7 @@ def run_worker(options: Options, report: socket.socket | None) -> None:
 
 def main() -> int:
     """The worker's entry point; only the supervisor calls it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the supervisor decides
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker %(process)d %(message)s")
     report = socket.socket(fileno=0)
     report.setblocking(False)

@@ -133,9 +133,9 @@ class Running:
     server: asyncio.Server
     clients: list[Client] = field(default_factory=list)
 
-    async def open(self) -> Client:
-        """A new connection."""
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24))
+    async def open(self, limit: int = 1 << 16) -> Client:
+        """A new connection that takes in about `limit` bytes before they are read."""
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=limit))
         self.clients.append(client)
         return client
 

@@ -8,8 +8,8 @@ A budget `b` on `n` graded tiers: the tier is number `(b*n - 1) // 100`, and the
 tier before it to the tier's own. `reasoning_effort` is a budget by name (`facts.EFFORTS`). With a tier header, budget
 and effort are a share of that tier's thinking tokens.
 
-Gain: the classifier predicts what the next tier adds in accuracy; every further step is taken to add half of the one
-before. The chosen tier is the first whose next step promises less than `ladder.gain_threshold(quality)`.
+Gain: the classifier predicts what the next tier adds in accuracy; every further step is taken to add 0.6 of the
+one before. The chosen tier is the first whose next step promises less than `ladder.gain_threshold(quality)`.
 """
 
 from dataclasses import replace
@@ -25,7 +25,7 @@ from trimtab_router.core.scores import Scores
 
 __all__ = ["fall_back", "needs_scores", "plan", "plan_as_dict", "plan_on"]
 
-STEP_DECAY: Final = 0.5
+STEP_DECAY: Final = 0.6
 
 
 def plan(facts: Facts, scores: Scores | None, config: RouterConfig) -> Plan:

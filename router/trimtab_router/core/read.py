@@ -28,6 +28,15 @@ class Reading:
     """Hash of the prompt's beginning: requests that share it share cached prefixes."""
 
 
+def encode(value: object) -> bytes:
+    """JSON; raises ApiError for what was nested more deeply than can be written again."""
+    try:
+        return orjson.dumps(value)
+    except TypeError as error:
+        message = "body: nested more deeply than 254 levels; nest it less deeply"
+        raise ApiError(400, message, code="invalid_json") from error
+
+
 def read_chat(body: Mapping[str, Any]) -> Reading:
     """Reads `messages`; raises ApiError where their shape is wrong."""
     messages = body.get("messages")
@@ -48,7 +57,7 @@ def read_chat(body: Mapping[str, Any]) -> Reading:
             system = text
     tools = body.get("tools")
     if tools:
-        size += len(orjson.dumps(tools))
+        size += len(encode(tools))
     query = Query(user or last, system, len(messages), bool(tools), _structured(body), chars)
     tokens = size // BYTES_PER_TOKEN + MESSAGE_TOKENS * len(messages)
     return Reading(query, tokens, crc32(first[:_PREFIX_CHARS].encode("utf-8", "replace")))
@@ -85,7 +94,7 @@ def _message(message: Any, index: int) -> tuple[str, int]:
     if content.__class__ is str:
         return content, 0
     calls = message.get("tool_calls")
-    extra = len(orjson.dumps(calls)) if calls else 0
+    extra = len(encode(calls)) if calls else 0
     if content is None:
         return "", extra
     if content.__class__ is not list:

@@ -2,10 +2,9 @@
 
 from typing import Any, Final
 
-import orjson
-
 from trimtab_router.core.parse import Ask
 from trimtab_router.core.plan import Plan
+from trimtab_router.core.read import encode
 
 _MARGIN_SHARE: Final = 4
 """The prompt may have a quarter more tokens than estimated before an injected cap would not fit."""
@@ -27,7 +26,7 @@ def rewrite(ask: Ask, plan: Plan) -> tuple[bytes, tuple[str, ...]]:
     _set_thinking(body, ask, plan)
     if plan.facts.pool is None and plan.facts.max_tokens is None:
         _set_cap(body, plan)
-    return orjson.dumps(body), tuple(dropped)
+    return encode(body), tuple(dropped)
 
 
 def _drop_effort(body: dict[str, Any], ask: Ask, dropped: list[str]) -> None:

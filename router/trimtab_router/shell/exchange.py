@@ -66,8 +66,8 @@ class Exchange:
         self._endpoint: Endpoint | None = None
         self._connection: Connection | None = None
         self._answer: Answer | None = None
-        self._payload: bytes | None = None
-        self._dropped: tuple[str, ...] = ()
+        self._payload: bytes | None
+        self._payload, self._dropped = rewrite(ask, plan)
         self._tried: set[Endpoint] = set()
         self._attempts = 0
         self._deaths = 0
@@ -164,7 +164,7 @@ class Exchange:
         return connection
 
     def _retry(self, why: str) -> None:
-        _log.info("%s; trying the next replica", why)
+        _log.debug("%s; trying the next replica", why)
         self._why = why
         connection = self._leave()
         if connection is not None:

@@ -1,5 +1,6 @@
 """What each path of the data port does."""
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -21,6 +22,7 @@ from trimtab_router.shell.server import ClientConnection
 
 MODEL_PATH: Final = b"/v1/models/"
 _REJECTED: Final = b"\r\nx-trimtab-reason: Rejected"
+_log = logging.getLogger(__name__)
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -42,10 +44,21 @@ def dispatch(host: Host, client: ClientConnection, request: Request) -> None:
     given = request.headers.get(b"x-request-id")
     if given is None or _REQUEST_ID.fullmatch(given) is None:
         request.headers[b"x-request-id"] = host.request_id()
+    _guarded(host, client, request, lambda: _route(host, client, request))
+
+
+def _guarded(host: Host, client: ClientConnection, request: Request, step: Callable[[], None]) -> None:
+    """Runs a step; whatever it raises, this request gets an answer and no other request is touched."""
     try:
-        _route(host, client, request)
+        step()
     except ApiError as error:
         _reject(host, client, request, error)
+    except Exception:  # noqa: BLE001 - a fault must cost one request only
+        _log.exception("a request failed")
+        if client.exchange is None:
+            _reject(host, client, request, ApiError(500, "router: internal error; see its log", code="internal"))
+        else:
+            client.abort()
 
 
 def _route(host: Host, client: ClientConnection, request: Request) -> None:
@@ -118,11 +131,10 @@ def _decide(host: Host, client: ClientConnection, request: Request, ask: Ask, th
     def scored(scores: Scores | None) -> None:
         if client.transport is None or client.current is not request:
             return
-        try:
-            plan = plan_on(ask.facts, scores, ladder, classifier_off=host.batch is None)
-        except ApiError as error:
-            _reject(host, client, request, error)
-            return
+        _guarded(host, client, request, lambda: planned(scores))
+
+    def planned(scores: Scores | None) -> None:
+        plan = plan_on(ask.facts, scores, ladder, classifier_off=host.batch is None)
         host.tally.decisions.observe(host.clock() - started)
         then(plan)
 

@@ -58,7 +58,7 @@ class Supervisor:
         admin = reserve("--admin", self._options.admin_host, self._options.admin_port)
         self._options = replace(self._options, port=data.getsockname()[1])
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop, number)
+            loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
         config = uvicorn.Config(
             admin_app(self._fleet, loop.time),
@@ -80,10 +80,12 @@ class Supervisor:
         data.close()
         return 1 if self._failed else 0
 
-    def _on_stop(self, number: int) -> None:
+    def _on_stop(self) -> None:
+        """Drains; a second signal ends at once."""
+        again = self._stop.is_set()
         self._fleet.draining = True
         self._stop.set()
-        self._signal(number)
+        self._signal(signal.SIGKILL if again else signal.SIGTERM)
 
     def _signal(self, number: int) -> None:
         for process in self._processes.values():
@@ -104,7 +106,7 @@ class Supervisor:
             if short_lives >= MAX_SHORT_LIVES:
                 _log.critical("%d workers in a row ended at once; giving up", short_lives)
                 self._failed = True
-                self._on_stop(signal.SIGTERM)
+                self._on_stop()
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), min(0.1 * 2**short_lives, SHORT_LIFE_SECONDS))

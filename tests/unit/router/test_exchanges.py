@@ -376,7 +376,7 @@ async def test_a_chunk_longer_than_the_bound_is_not_held_whole():
     gate, size = asyncio.Event(), 2 * HELD_BYTES
     parts = [STREAM_HEAD, token("a"), b"%x\r\n" % size, b"x" * (size - 10), b"y" * 10 + b"\r\n" + END]
     async with FakeEngine(raw_answer(*parts, gate=gate)) as engine, running(on(engine)) as router:
-        client = await (await router.open()).send(request(chat(stream=True)))
+        client = await (await router.open(4 * HELD_BYTES)).send(request(chat(stream=True)))
         await client.head()
         assert await client.chunk()
         assert await client.reader.readexactly(HELD_BYTES)
@@ -516,3 +516,34 @@ async def test_pools_are_found_by_name_again_and_again():
             assert (await router.ask(chat(), x_trimtab_tier="low")).status == 200
             await directory.refresh(replicas, "pool.default.svc", int(port))
             assert (await router.ask(chat(), x_trimtab_tier="low")).status == 503
+
+
+@on_loop
+async def test_a_body_that_is_nested_too_deeply_is_refused():
+    nested: list[object] = []
+    for _ in range(400):
+        nested = [nested]
+    async with FakeEngine() as engine, running(on(engine)) as router:
+        for field in ("tools", "metadata"):
+            response = await router.ask(chat(**{field: nested}))
+            assert (response.status, response.message) == (
+                400,
+                "body: nested more deeply than 254 levels; nest it less deeply",
+            )
+        assert engine.got == []
+
+
+class NonsenseScorer:
+    """Gives what no plan can be made of."""
+
+    def score(self, queries):
+        return ["nonsense"] * len(queries)
+
+
+@on_loop
+async def test_a_fault_of_the_router_is_an_answer_and_touches_no_other_request():
+    async with FakeEngine() as engine, running(on(engine), scorer=NonsenseScorer()) as router:
+        clients = [await (await router.open()).send(request(chat())) for _ in range(3)]
+        answers = [await client.response() for client in clients]
+        assert {(a.status, a.message) for a in answers} == {(500, "router: internal error; see its log")}
+        assert (await router.ask(chat(), x_trimtab_tier="low")).status == 200
