@@ -51,12 +51,12 @@ RULES = {"classes": [{"name": "math", "tier": "medium", "thinkingTokens": 1500, 
         ({}, None, {}, ("high", 4000, "ClassifierMiss")),
         ({}, None, {"classifier": {"defaultTier": "medium"}}, ("medium", 1000, "ClassifierMiss")),
         ({}, scores(gain=-0.5), {}, ("low", 0, "Gain")),
-        ({}, scores(gain=0.149), {}, ("low", 0, "Gain")),
-        ({}, scores(gain=0.151), {}, ("medium", 1000, "Gain")),
-        ({}, scores(gain=0.31), {}, ("high", 4000, "Gain")),
+        ({}, scores(gain=0.099), {}, ("low", 0, "Gain")),
+        ({}, scores(gain=0.101), {}, ("medium", 1000, "Gain")),
+        ({}, scores(gain=0.17), {}, ("high", 4000, "Gain")),
         ({}, scores(gain=1.0), {"quality": 0}, ("low", 0, "Gain")),
         ({}, scores(gain=-1.0), {"quality": 100}, ("high", 4000, "Gain")),
-        ({}, scores(gain=0.04), {"quality": 75}, ("medium", 1000, "Gain")),
+        ({}, scores(gain=0.03), {"quality": 75}, ("medium", 1000, "Gain")),
     ],
 )
 def test_the_first_that_applies_decides(given, score, changes, wanted):
@@ -64,7 +64,7 @@ def test_the_first_that_applies_decides(given, score, changes, wanted):
     assert (found.tier, found.budget.thinking_tokens, found.reason) == wanted
 
 
-@pytest.mark.parametrize(("quality", "threshold"), [(25, 0.3375), (50, 0.15), (75, 0.0375), (99, 0.00006)])
+@pytest.mark.parametrize(("quality", "threshold"), [(25, 0.225), (50, 0.1), (75, 0.025), (99, 0.00004)])
 def test_the_knob_sets_the_gain_that_a_step_must_promise(quality, threshold):
     assert gain_threshold(quality) == pytest.approx(threshold)
 
@@ -202,7 +202,7 @@ def chain(first):
 
 
 def test_fallbacks_are_the_stronger_tiers_then_the_weaker():
-    assert chain(planned(chat(), score=scores(gain=0.2))) == [
+    assert chain(planned(chat(), score=scores(gain=0.15))) == [
         ("medium", "Gain", 1000),
         ("high", "Fallback", 4000),
         ("low", "Fallback", 0),
@@ -247,7 +247,7 @@ def test_only_what_the_classifier_decides_is_scored(body, headers, wanted):
     ("found", "reasons", "word"),
     [
         (
-            planned(chat(), score=scores(gain=0.2)),
+            planned(chat(), score=scores(gain=0.15)),
             ["GainWorthIt", "Gain", "GainTooSmall"],
             "class chat: the next tier promises +0.20 accuracy",
         ),
