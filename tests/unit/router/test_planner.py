@@ -249,7 +249,7 @@ def test_only_what_the_classifier_decides_is_scored(body, headers, wanted):
         (
             planned(chat(), score=scores(gain=0.15)),
             ["GainWorthIt", "Gain", "GainTooSmall"],
-            "class chat: the next tier promises +0.20 accuracy",
+            "class chat: the next tier promises +0.15 accuracy",
         ),
         (
             planned(chat(), x_trimtab_tier="low"),
