@@ -1,5 +1,6 @@
 """The router as a process between the real OpenAI SDK and simulated engines."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
@@ -248,6 +250,51 @@ def test_sigterm_lets_an_open_stream_end(engines):
         assert router.process.returncode == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{router.url}/healthz", trust_env=False)
+
+
+def test_a_second_signal_ends_an_open_stream(engines):
+    slow = ("--drain-seconds", "60")
+    with router_process(document(*engines), *slow) as router, httpx.Client(trust_env=False, timeout=60) as client:
+        body = {"model": "tiny-low", "stream": True, "max_tokens": 30000, "ignore_eos": True}
+        body["messages"] = [{"role": "user", "content": EASY}]
+        with client.stream("POST", f"{router.url}/v1/chat/completions", json=body) as response:
+            next(response.iter_raw())
+            router.process.send_signal(signal.SIGINT)
+            wait_until(lambda: not router.ready(), 20)
+            assert router.workers()
+            assert router.stop(signal.SIGINT) == 0
+
+
+def test_workers_end_with_their_parent(engines):
+    with router_process(document(*engines), "--workers", "2") as router:
+        workers = router.workers()
+        router.process.kill()
+        router.process.wait(10)
+        wait_until(lambda: not any(alive(pid) for pid in workers), 20)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_router_whose_workers_cannot_live_gives_up(engines):
+    with router_process(document(*engines), ready=False) as router:
+        wait_until(lambda: ended(router), 60, router.log.read_text)
+        assert router.process.returncode == 1
+        assert "5 workers in a row ended at once; giving up" in router.log.read_text()
+
+
+def ended(router: RouterProcess) -> bool:
+    """Kills every worker that it sees; true when the router itself has ended."""
+    if router.process.poll() is not None:
+        return True
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        for pid in router.workers():
+            os.kill(pid, signal.SIGKILL)
+    return False
 
 
 def test_an_address_in_use_is_named(engines):

@@ -54,8 +54,8 @@ def gain_threshold(quality: int) -> float:
     """Gain in accuracy that a step up the ladder must promise, from the knob (0-100).
 
     `0.4 * ((100 - quality) / 100)^2`: 0.10 at 50, 0.025 at 75, 0.225 at 25, the range in which the packaged classifier
-    predicts (its card: mean 0.1 on knowledge, 0.2 and more on competition math). The ends are exact: at 0 nothing is worth a
-    step, at 100 everything is.
+    predicts (its card: mean 0.1 on knowledge, 0.2 and more on competition math). The ends are exact: at 0 nothing is
+    worth a step, at 100 everything is.
     """
     if quality <= 0:
         return float("inf")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -53,6 +54,8 @@ class Supervisor:
 
     async def run(self) -> int:
         """Runs until a signal; 0 after a drain, 1 when workers cannot live. Raises StartError."""
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an open stream is two sockets
         loop = asyncio.get_running_loop()
         data = reserve("--listen", self._options.host, self._options.port)
         admin = reserve("--admin", self._options.admin_host, self._options.admin_port)
