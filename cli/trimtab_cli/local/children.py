@@ -92,7 +92,8 @@ class Children:
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *argv, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                env={**os.environ, **(env or {})},
+                # Libraries write where they like (onnxruntime leaves `.ses`): it goes with the folder.
+                env={**os.environ, "TMPDIR": str(self.folder), **(env or {})},
             )  # fmt: skip
         child = Child(name, process, log)
         self._running[child.pid] = child

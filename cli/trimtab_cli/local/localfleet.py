@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from trimtab_cli.local.engines import Engines
 from trimtab_crds.inferencepool import InferencePool
@@ -11,7 +12,7 @@ from trimtab_operator.core.tickreport import TickReport
 
 
 class LocalFleet:
-    """One policy's fleet on this machine. `speed` is how fast the engines run relative to their GPU."""
+    """One policy's fleet on this machine, created now. `speed` is how fast engines run relative to their GPU."""
 
     def __init__(
         self,
@@ -21,7 +22,9 @@ class LocalFleet:
         *,
         speed: float,
     ) -> None:
-        self._policy = policy
+        created = datetime.now(UTC).isoformat()
+        metadata = policy.metadata.model_copy(update={"creation_timestamp": created})
+        self._policy = policy.model_copy(update={"metadata": metadata})
         self._pools = pools
         self._engines = engines
         self._speed = speed

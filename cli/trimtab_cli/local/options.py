@@ -38,7 +38,7 @@ class Options:
     logs: Path | None = None
     listen: Address = Address("127.0.0.1", 8080)
     load: bool = True
-    requests_per_second: float = 8.0
+    requests_per_second: float = 5.0
     seed: int = 1
     engine: str = "sim"
     time_scale: float = 4.0

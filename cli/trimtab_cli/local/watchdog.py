@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-GRACE_SECONDS = 3.0
+GRACE_SECONDS = 1.5
 
 
 def main(folder: str, lines: Iterable[str]) -> int:

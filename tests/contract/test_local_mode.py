@@ -1,0 +1,159 @@
+"""The whole loop on this machine: real router, engines as processes, the rebalancer; and nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from trimtab_cli.local.ports import free_port
+
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
+BOUND_SECONDS = 200
+PATIENCE_SECONDS = 60
+#: Fast enough for a test: demand over five seconds, a decision every second.
+HURRY = {"windowSeconds": 5, "intervalSeconds": 1, "cooldownSeconds": 2, "releaseAfterSeconds": 5}
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Path:
+    """The quickstart, in a hurry."""
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "pools.yaml").write_text((QUICKSTART / "pools.yaml").read_text())
+    policy = yaml.safe_load((QUICKSTART / "policy.yaml").read_text())
+    policy["spec"]["rebalance"] |= HURRY
+    (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
+    return folder
+
+
+class Up:
+    """`trimtab up` as a process of its own, whose descendants are known by a mark in their environment."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.mark = f"TRIMTAB_TEST={uuid.uuid4()}"
+        self.scratch = folder.parent / "scratch"
+        self.scratch.mkdir()
+        self._output = folder.parent / "output"
+        name, _, value = self.mark.partition("=")
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "trimtab_cli", "up", "-f", str(folder), "--startup-seconds", "0.5", *options],
+                env={**os.environ, name: value, "TMPDIR": str(self.scratch)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def finished(self) -> str:
+        """Its output, once it ended well."""
+        status = self.process.wait(BOUND_SECONDS)
+        output = self._output.read_text()
+        assert status == 0, output
+        return output
+
+    def relatives(self) -> list[int]:
+        """Processes with the mark, this one not counted."""
+        marked = []
+        for entry in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if self.mark.encode() in entry.read_bytes().split(b"\0"):
+                    marked.append(int(entry.parent.name))
+            except OSError:
+                continue
+        return [pid for pid in marked if pid != self.process.pid]
+
+    def wait_until_nothing_is_left(self) -> None:
+        """No process, no file."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (self.relatives() or list(self.scratch.iterdir())) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert self.relatives() == []
+        assert list(self.scratch.iterdir()) == []
+
+
+@contextmanager
+def up(folder: Path, *options: str) -> Iterator[Up]:
+    """`trimtab up`, ended with the block whatever happens."""
+    running = Up(folder, *options)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.process.kill()
+        for pid in running.relatives():
+            os.kill(pid, signal.SIGKILL)
+        running.process.wait()
+
+
+def wait_until_served(port: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        body = {"model": "auto", "messages": [{"role": "user", "content": "Which season comes after winter?"}]}
+        try:
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, trust_env=False, timeout=30)
+            if answer.status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline, "nothing answers"
+        time.sleep(0.2)
+
+
+@pytest.mark.contract
+@pytest.mark.timeout(BOUND_SECONDS + 120)
+@pytest.mark.parametrize("source", ["embedded", "prometheus"])
+def test_replicas_follow_the_load_within_the_budget(
+    source: str, manifests: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    wish = str(request.getfixturevalue("prometheus_binary")) if source == "prometheus" else "embedded"
+    file, picture = tmp_path / "report.json", tmp_path / "view.svg"
+    options = ["--for", "25", "--rate", "4", "--report", str(file), "--svg", str(picture), "--listen", "127.0.0.1:0"]
+    with up(manifests, *options, "--prometheus", wish) as running:
+        output = running.finished()
+        running.wait_until_nothing_is_left()
+
+    report: dict[str, Any] = json.loads(file.read_text())
+    assert report["failed"] == report["unfinished"] == 0, report["errors"]
+    assert report["requests"] == report["answered"] > 20
+    assert report["moves"] >= 1
+    assert 0 < report["gpus_peak"] <= report["gpu_budget"] == 8
+    assert set(report["by_tier"]) == {"low", "medium", "high"}
+    assert sum(report["by_tier"].values()) == sum(report["by_class"].values()) == report["answered"]
+    assert report["tokens"]["output"] > report["tokens"]["thinking"] > 0
+    assert report["demand_source"] == ("Prometheus" if source == "prometheus" else "the router's metrics")
+    assert "quickstart" in picture.read_text()
+    assert "replica moves" in output
+
+
+@pytest.mark.contract
+@pytest.mark.timeout(BOUND_SECONDS + 120)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_leaves_nothing_behind(number: signal.Signals, manifests: Path) -> None:
+    port = free_port()
+    with up(manifests, "--no-load", "--listen", f"127.0.0.1:{port}") as running:
+        wait_until_served(port)
+        assert len(running.relatives()) >= 8
+        running.process.send_signal(number)
+        running.finished()
+        running.wait_until_nothing_is_left()
+
+
+@pytest.mark.contract
+@pytest.mark.timeout(BOUND_SECONDS + 120)
+def test_a_killed_parent_leaves_nothing_behind(manifests: Path) -> None:
+    port = free_port()
+    with up(manifests, "--listen", f"127.0.0.1:{port}") as running:
+        wait_until_served(port)
+        running.process.kill()
+        running.process.wait()
+        running.wait_until_nothing_is_left()
