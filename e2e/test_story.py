@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openai import OpenAI
 
 from story import fleet, traffic
 from story.faults import sigkill
@@ -87,6 +88,13 @@ def router(story: Story) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def sdk(router: str) -> Iterator[OpenAI]:
+    """The OpenAI SDK as a user has it."""
+    with traffic.client(router) as openai:
+        yield openai
+
+
+@pytest.fixture(scope="module")
 def gpus(story: Story) -> Iterator[GpuWatch]:
     """Follows the pods from before the first one exists until the story ends."""
     with GpuWatch(story.cluster, fleet.NAMESPACE) as watch:
@@ -131,23 +139,20 @@ def test_pods_run_on_gpu_nodes_with_the_resolved_flags(story: Story) -> None:
         assert words[-len(story.status("tpool", "high")["flags"]) :] == story.status("tpool", "high")["flags"]
 
 
-def test_easy_queries_land_on_low_and_do_not_think(story: Story, router: str) -> None:
-    sdk = traffic.client(router)
+def test_easy_queries_land_on_low_and_do_not_think(story: Story, sdk: OpenAI) -> None:
     answers = [traffic.ask(sdk, prompt) for prompt in EASY]
     assert {a.tier for a in answers} == {"low"}
     assert {a.pool for a in answers} == {"low"}
     assert {a.reasoning_tokens for a in answers} == {0}
 
 
-def test_hard_queries_land_on_high_and_vllm_keeps_their_budget(story: Story, router: str) -> None:
-    sdk = traffic.client(router)
+def test_hard_queries_land_on_high_and_vllm_keeps_their_budget(story: Story, sdk: OpenAI) -> None:
     answers = [traffic.ask(sdk, prompt) for prompt in HARD]
     assert {a.tier for a in answers} == {"high"}
     assert all(0 < a.reasoning_tokens <= fleet.THINKING["high"] for a in answers), answers
 
 
-def test_other_real_prompts_are_answered_with_a_reason(story: Story, router: str) -> None:
-    sdk = traffic.client(router)
+def test_other_real_prompts_are_answered_with_a_reason(story: Story, sdk: OpenAI) -> None:
     for prompt in traffic.prompts("gsm8k", "mmlu", "mt_bench"):
         answer = traffic.ask(sdk, prompt)
         assert answer.tier in fleet.START
@@ -156,8 +161,8 @@ def test_other_real_prompts_are_answered_with_a_reason(story: Story, router: str
         assert answer.reasoning_tokens <= fleet.THINKING[answer.tier]
 
 
-def test_a_long_document_goes_where_the_context_threshold_says(story: Story, router: str) -> None:
-    answer = traffic.ask(traffic.client(router), traffic.long_document(fleet.LONG_PROMPT_TOKENS + 500))
+def test_a_long_document_goes_where_the_context_threshold_says(story: Story, sdk: OpenAI) -> None:
+    answer = traffic.ask(sdk, traffic.long_document(fleet.LONG_PROMPT_TOKENS + 500))
     assert (answer.tier, answer.reason) == ("medium", "LongContext")
 
 
@@ -172,15 +177,15 @@ def test_a_long_document_goes_where_the_context_threshold_says(story: Story, rou
     ids=["tier header", "budget header", "budget field", "effort"],
 )
 def test_a_request_may_choose_by_hand(
-    story: Story, router: str, options: dict[str, Any], tier: str, most_thinking: int
+    story: Story, sdk: OpenAI, options: dict[str, Any], tier: str, most_thinking: int
 ) -> None:
-    answer = traffic.ask(traffic.client(router), "Hello!", **options)
+    answer = traffic.ask(sdk, "Hello!", **options)
     assert answer.tier == tier
     assert answer.reasoning_tokens <= most_thinking
 
 
-def test_a_stream_stays_a_stream_and_thinks_within_its_budget(story: Story, router: str) -> None:
-    stream = traffic.client(router).chat.completions.create(
+def test_a_stream_stays_a_stream_and_thinks_within_its_budget(story: Story, sdk: OpenAI) -> None:
+    stream = sdk.chat.completions.create(
         model="auto",
         messages=[{"role": "user", "content": HARD[0]}],
         stream=True,
@@ -204,10 +209,10 @@ def test_explain_names_the_plan_and_every_rejected_candidate(story: Story, route
 
 
 def test_replicas_follow_when_the_mix_turns_hard_and_the_operator_dies_on_the_way(
-    story: Story, router: str, gpus: GpuWatch
+    story: Story, sdk: OpenAI, gpus: GpuWatch
 ) -> None:
     killed = story.operator_pod()
-    with traffic.Load(router, HARD, askers=6) as load:
+    with traffic.Load(sdk, HARD, askers=6) as load:
         until("demand for high in Prometheus", lambda: (story.prometheus.value(DEMAND_FOR_HIGH) or 0) > 100, 90)
         until("the donor shrinks", lambda: story.replicas("low") == 1, 120)
         sigkill(story.cluster, killed, "trimtab-operator")

@@ -3,8 +3,9 @@
 import itertools
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,15 +43,14 @@ class Answer:
     text: str
 
 
-def client(address: str) -> OpenAI:
+@contextmanager
+def client(address: str) -> Iterator[OpenAI]:
     """The SDK as a user has it, without the machine's proxy settings."""
-    return OpenAI(
-        base_url=f"{address}/v1",
-        api_key="unused",
-        max_retries=0,
-        timeout=120,
-        http_client=httpx.Client(trust_env=False, timeout=120),
-    )
+    with (
+        httpx.Client(trust_env=False, timeout=120) as http,
+        OpenAI(base_url=f"{address}/v1", api_key="unused", max_retries=0, timeout=120, http_client=http) as sdk,
+    ):
+        yield sdk
 
 
 def ask(sdk: OpenAI, prompt: str, **options: Any) -> Answer:
@@ -77,8 +77,8 @@ def ask(sdk: OpenAI, prompt: str, **options: Any) -> Answer:
 class Load:
     """A bounded number of askers that repeat prompts until the block ends; every failure is kept."""
 
-    def __init__(self, address: str, asked: Sequence[str], *, askers: int) -> None:
-        self._sdk, self._stop = client(address), threading.Event()
+    def __init__(self, sdk: OpenAI, asked: Sequence[str], *, askers: int) -> None:
+        self._sdk, self._stop = sdk, threading.Event()
         self._prompts = itertools.cycle(asked)
         self._lock, self._askers = threading.Lock(), askers
         self.answers: list[Answer] = []
