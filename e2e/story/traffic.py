@@ -11,8 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-from openai import OpenAI
+from openai import DefaultHttpxClient, OpenAI
 
 PROMPTS = json.loads((Path(__file__).parent / "prompts.json").read_text())
 
@@ -47,7 +46,7 @@ class Answer:
 def client(address: str) -> Iterator[OpenAI]:
     """The SDK as a user has it, without the machine's proxy settings."""
     with (
-        httpx.Client(trust_env=False, timeout=120) as http,
+        DefaultHttpxClient(trust_env=False) as http,
         OpenAI(base_url=f"{address}/v1", api_key="unused", max_retries=0, timeout=120, http_client=http) as sdk,
     ):
         yield sdk
