@@ -12,6 +12,7 @@ from trimtab_cli.files import Resources, read_resources
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import SpecInvalid
 from trimtab_crds.routingpolicy import RoutingPolicy
+from trimtab_operator.core import nodepools
 from trimtab_operator.core.desired import ChildSettings, policy_objects, pool_objects
 from trimtab_operator.core.recipe import resolve
 from trimtab_operator.core.routerconfig import compile_config, unbudgeted
@@ -98,17 +99,21 @@ def render(resources: Resources, *, image: str) -> list[Rendered]:
 
 
 def _pool(pool: InferencePool) -> Rendered:
-    resolution = resolve(pool)
+    resolution, no_nodes = resolve(pool), nodepools.refusals(pool)
+    accepted = resolution.accepted and not no_nodes
+    objects = [*pool_objects(pool, resolution, replicas=pool.spec.replicas)] if accepted else []
+    if accepted and (nodes := nodepools.node_object(pool)) is not None:
+        objects.insert(0, nodes)
     return Rendered(
         pool.kind,
         pool.metadata.namespace,
         pool.metadata.name,
-        accepted=resolution.accepted,
+        accepted=accepted,
         model=pool.spec.model.name,
         flags=resolution.flags,
         dropped=tuple((drop.what, drop.why) for drop in resolution.dropped),
-        reasons=resolution.reasons,
-        objects=tuple(pool_objects(pool, resolution, replicas=pool.spec.replicas)) if resolution.accepted else (),
+        reasons=(*resolution.reasons, *no_nodes),
+        objects=tuple(objects),
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from trimtab_crds.meta import API_VERSION, Condition, ObjectMeta, Rule, Spec, Status, Word
+from trimtab_crds.nodes import Nodes
 from trimtab_crds.scalars import Argument, Gpus, Label, Milliseconds, PositiveTokens, Replicas, Seconds
 
 KIND: Literal["InferencePool"] = "InferencePool"
@@ -191,24 +192,6 @@ class AcceleratorRef(Spec):
 
     name: Label = Field(description="A name from the built-in catalogue (`trimtab accelerators` lists it).")
     count: int = Field(default=1, description="GPUs per replica.", ge=1, le=64)
-
-
-class Toleration(Spec):
-    """A toleration of the engine's pods, as in a PodSpec."""
-
-    key: str | None = Field(default=None, description="Taint key; all taints when absent and operator is Exists.")
-    operator: Literal["Equal", "Exists"] = Field(default="Equal", description="Equal compares value, Exists does not.")
-    value: str | None = Field(default=None, description="Taint value.")
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        default=None, description="Taint effect; all effects when absent."
-    )
-
-
-class Nodes(Spec):
-    """Which existing GPU nodes the replicas may run on."""
-
-    selector: dict[str, str] = Field(default_factory=dict, description="Labels a node must have.", max_length=32)
-    tolerations: list[Toleration] = Field(default_factory=list, description="Taints to tolerate.", max_length=32)
 
 
 class Speculation(Spec):
@@ -409,7 +392,7 @@ class InferencePoolStatus(Status):
 
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Ready, Reconciling, Stalled, RecipeValid.",
+        description="Ready, Reconciling, Stalled, RecipeValid, NodesReady.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     observed_generation: int | None = Field(default=None, description="The generation this status speaks of.")

@@ -20,6 +20,7 @@ from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.fleetport import KubernetesFleet
 from trimtab_operator.shell.health import Health
 from trimtab_operator.shell.loop import Loop, run_loop
+from trimtab_operator.shell.nodes import release_nodes
 from trimtab_operator.shell.rebalanceloop import Sources, run_rebalance_loop
 from trimtab_operator.shell.rebalancer import Rebalancer
 from trimtab_operator.shell.reconcile import reconcile_policy, reconcile_pool
@@ -113,6 +114,7 @@ def _pool_loops(registry: kopf.OperatorRegistry, app: App, fleet: KubernetesFlee
             return result
 
         await run_loop(app.deps, Loop(POOL, key, step), stopped, _pace(app))
+        await release_nodes(app.deps, key)
 
     kopf.daemon(POOL.api_version, POOL.plural, id="pool", registry=registry, cancellation_timeout=5)(pool)
 

@@ -8,7 +8,7 @@ None where it cannot know: the accelerator catalogue is data, not schema.
 from dataclasses import dataclass
 from typing import Any
 
-from support.manifests import REMOVED, Manifest, policy_manifest, pool_manifest, shape, tier
+from support.manifests import REMOVED, Manifest, compute_class, karpenter, policy_manifest, pool_manifest, shape, tier
 from trimtab_crds.accelerators import CATALOGUE
 
 
@@ -102,6 +102,58 @@ BROKEN_RULES = (
         pool_manifest(spec__engine={"args": ["--max-model-len", "4096"]}),
         "spec",
         "engine.args may not set --max-model-len; use spec.model and spec.drain instead",
+    ),
+    _rule(
+        "pool: Karpenter without its part",
+        pool_manifest(spec__nodes={"mode": "Karpenter"}),
+        "spec.nodes",
+        "nodes.mode Karpenter needs nodes.karpenter; set at least nodes.karpenter.nodeClassRef",
+    ),
+    _rule(
+        "pool: Karpenter's part in another mode",
+        pool_manifest(spec__nodes=karpenter(mode="Static")),
+        "spec.nodes",
+        "nodes.karpenter has no effect in nodes.mode Static; set nodes.mode Karpenter or remove nodes.karpenter",
+    ),
+    _rule(
+        "pool: GKE without its part",
+        pool_manifest(spec__nodes={"mode": "GKEComputeClass"}),
+        "spec.nodes",
+        "nodes.mode GKEComputeClass needs nodes.gkeComputeClass; set at least one of nodes.gkeComputeClass.priorities",
+    ),
+    _rule(
+        "pool: GKE's part in another mode",
+        pool_manifest(spec__nodes={"gkeComputeClass": {"priorities": [{"spot": True}]}}),
+        "spec.nodes",
+        "nodes.gkeComputeClass has no effect in nodes.mode Static; "
+        "set nodes.mode GKEComputeClass or remove nodes.gkeComputeClass",
+    ),
+    _rule(
+        "pool: a requirement without values",
+        pool_manifest(spec__nodes=karpenter(requirements=[{"key": "topology.kubernetes.io/zone"}])),
+        "spec.nodes.karpenter.requirements[0]",
+        "nodes.karpenter.requirements[].operator In of topology.kubernetes.io/zone does not fit its values; "
+        "Exists and DoesNotExist take none, the others need at least one",
+    ),
+    _rule(
+        "pool: a schedule without a duration",
+        pool_manifest(spec__nodes=karpenter(disruption={"budgets": [{"nodes": "0", "schedule": "@daily"}]})),
+        "spec.nodes.karpenter.disruption.budgets[0]",
+        "nodes.karpenter.disruption.budgets[].schedule and durationMinutes only work together; set both or remove both",
+    ),
+    _rule(
+        "pool: a machine type and its family",
+        pool_manifest(spec__nodes=compute_class({"machineType": "g2-standard-12", "machineFamily": "g2"})),
+        "spec.nodes.gkeComputeClass.priorities[0]",
+        "nodes.gkeComputeClass.priorities[].machineType g2-standard-12 says its machineFamily g2 already; "
+        "remove one of them",
+    ),
+    _rule(
+        "pool: spot with flex start",
+        pool_manifest(spec__nodes=compute_class({"spot": True, "flexStart": True})),
+        "spec.nodes.gkeComputeClass.priorities[0]",
+        "nodes.gkeComputeClass.priorities[].spot and flexStart exclude each other; "
+        "make two priorities of it, in the order to try them",
     ),
     _rule(
         "policy: a class on an unknown tier",

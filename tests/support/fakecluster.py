@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab_operator.core.kinds import BY_NAME, DEPLOYMENT, POLICY, POOL, Kind
+from trimtab_operator.core.kinds import BY_NAME, DEPLOYMENT, EVENT, NODE_KINDS, POLICY, POOL, Kind
 from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.world import WATCHED, World, child_key
 
@@ -17,26 +17,42 @@ Path = tuple[str, ...]
 
 
 class FakeCluster:
-    """The `Cluster` port, plus `create` and `replace` for leases. `calls` has every write; `fail_next` raises once."""
+    """The `Cluster` port, plus `create` and `replace` for leases. `calls` has every write; `fail_next` raises once.
+
+    `told` are Events of others, `not_served` and `forbidden` kinds that the cluster does not have or not give.
+    """
 
     def __init__(self) -> None:
-        self.objects: dict[tuple[str, str, str], Manifest] = {}
+        self.objects: dict[tuple[str, str | None, str], Manifest] = {}
         self.calls: list[tuple[str, str, str]] = []
         self.events: list[Manifest] = []
+        self.told: list[Manifest] = []
+        self.not_served: set[Kind] = set()
+        self.forbidden: set[Kind] = set()
         self.fail_next: dict[str, ClusterError] = {}
         self.fail_always: dict[str, ClusterError] = {}
-        self._applied: dict[tuple[str, str, str, str], set[Path]] = {}
+        self._applied: dict[tuple[str, str | None, str, str], set[Path]] = {}
         self._numbers = itertools.count(1)
 
     # -- the port -----------------------------------------------------------------------------------------
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
         self._maybe_fail("get")
+        self._check_allowed(kind)
         found = self.objects.get((kind.kind, namespace, name))
         return copy.deepcopy(found)
 
-    async def list_all(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Manifest]:
+    async def serves(self, kind: Kind) -> bool:
+        return kind not in self.not_served
+
+    async def list_all(self, kind: Kind, namespace: str | None, selector: str = "", fields: str = "") -> list[Manifest]:
         self._maybe_fail("list_all")
+        if kind in self.not_served:
+            raise ClusterError("list", 404, "the server could not find the requested resource")
+        self._check_allowed(kind)
+        if kind == EVENT:
+            about = dict(part.split("=") for part in fields.split(",") if part)
+            return [e for e in self.told if e["involvedObject"]["name"] == about["involvedObject.name"]]
         chosen = (m for (k, ns, _), m in self.objects.items() if k == kind.kind and namespace in (None, ns))
         return [copy.deepcopy(m) for m in chosen if _selected(m, selector)]
 
@@ -48,7 +64,7 @@ class FakeCluster:
         self._maybe_fail("apply_status")
         return self._apply(manifest, manager, status=True)
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str) -> None:
         live = self.objects.get((kind.kind, namespace, name))
         if live is not None and live["metadata"]["uid"] == uid:
             self.calls.append(("delete", kind.kind, name))
@@ -76,23 +92,24 @@ class FakeCluster:
     def put(self, manifest: Mapping[str, Any]) -> Manifest:
         """Somebody creates or replaces an object as a whole."""
         made = copy.deepcopy(dict(manifest))
-        meta = made["metadata"] = {"namespace": "default", **made["metadata"]}
-        key = (made["kind"], meta["namespace"], meta["name"])
+        scope = {} if BY_NAME[made["kind"]] in NODE_KINDS else {"namespace": "default"}
+        meta = made["metadata"] = {**scope, **made["metadata"]}
+        key = (made["kind"], meta.get("namespace"), meta["name"])
         old = self.objects.get(key)
         meta.setdefault("uid", old["metadata"]["uid"] if old else f"uid-{next(self._numbers)}")
         self._store(key, old, made)
         return copy.deepcopy(self.objects[key])
 
-    def change(self, kind: Kind, name: str, change: Mapping[str, Any], namespace: str = "default") -> None:
+    def change(self, kind: Kind, name: str, change: Mapping[str, Any], namespace: str | None = "default") -> None:
         """Somebody merges fields into an object."""
         live = copy.deepcopy(self.objects[kind.kind, namespace, name])
         self._store((kind.kind, namespace, name), self.objects[kind.kind, namespace, name], _merged(live, change))
 
-    def remove(self, kind: Kind, name: str, namespace: str = "default") -> None:
+    def remove(self, kind: Kind, name: str, namespace: str | None = "default") -> None:
         """Somebody deletes an object."""
         del self.objects[kind.kind, namespace, name]
 
-    def one(self, kind: Kind, name: str, namespace: str = "default") -> Manifest:
+    def one(self, kind: Kind, name: str, namespace: str | None = "default") -> Manifest:
         """The object of that name, which must exist."""
         return self.objects[kind.kind, namespace, name]
 
@@ -106,8 +123,10 @@ class FakeCluster:
         indices: dict[str, dict[Any, list[Manifest]]] = {kind.kind: {} for kind in WATCHED}
         for manifest in copy.deepcopy(list(self.objects.values())):
             kind, meta = BY_NAME[manifest["kind"]], manifest["metadata"]
+            if kind not in WATCHED:
+                continue
             key: Any = (meta["namespace"], meta["name"]) if kind in (POOL, POLICY) else child_key(meta)
-            if kind in WATCHED and key is not None:
+            if key is not None:
                 indices[kind.kind].setdefault(key, []).append(manifest)
         return World(indices)
 
@@ -115,7 +134,7 @@ class FakeCluster:
 
     def _apply(self, manifest: Mapping[str, Any], manager: str, *, status: bool) -> Manifest:
         meta = manifest["metadata"]
-        key = (manifest["kind"], meta["namespace"], meta["name"])
+        key = (manifest["kind"], meta.get("namespace"), meta["name"])
         old = self.objects.get(key)
         self._check_preconditions(manifest, old)
         self.calls.append(("apply-status" if status else "apply", manifest["kind"], meta["name"]))
@@ -135,7 +154,7 @@ class FakeCluster:
         return copy.deepcopy(self.objects[key])
 
     def _take_over(
-        self, key: tuple[str, str, str], manager: str, live: Manifest, wanted: Manifest, fields: set[Path]
+        self, key: tuple[str, str | None, str], manager: str, live: Manifest, wanted: Manifest, fields: set[Path]
     ) -> None:
         """With force, a field whose value changes belongs to the new manager alone."""
         changed = {path for path in fields if _value(live, path) != _value(wanted, path)}
@@ -144,7 +163,7 @@ class FakeCluster:
                 paths.difference_update(changed)
         self._applied[*key, manager] = fields
 
-    def _store(self, key: tuple[str, str, str], old: Manifest | None, new: Manifest) -> None:
+    def _store(self, key: tuple[str, str | None, str], old: Manifest | None, new: Manifest) -> None:
         if key[0] == DEPLOYMENT.kind:
             new["spec"].setdefault("replicas", 1)
         meta = new["metadata"]
@@ -160,7 +179,7 @@ class FakeCluster:
             meta["generation"] += 1
         self.objects[key] = new
 
-    def _managed_fields(self, key: tuple[str, str, str]) -> Iterator[Manifest]:
+    def _managed_fields(self, key: tuple[str, str | None, str]) -> Iterator[Manifest]:
         for (*owner, manager), paths in self._applied.items():
             if tuple(owner) == key and ("spec", "replicas") in paths:
                 yield {"manager": manager, "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
@@ -170,6 +189,10 @@ class FakeCluster:
         for field, why in (("uid", "uid mismatch"), ("resourceVersion", "the object has been modified")):
             if field in meta and (live is None or live["metadata"][field] != meta[field]):
                 raise ClusterError("apply", 409, why)
+
+    def _check_allowed(self, kind: Kind) -> None:
+        if kind in self.forbidden:
+            raise ClusterError("any", 403, f"{kind.plural} is forbidden")
 
     def _maybe_fail(self, call: str) -> None:
         error = self.fail_next.pop(call, None) or self.fail_always.get(call)

@@ -46,6 +46,17 @@ def shape(**changes: Any) -> Manifest:
     return whole | changes
 
 
+def karpenter(*, mode: str = "Karpenter", **changes: Any) -> Manifest:
+    """A valid `spec.nodes` of mode Karpenter."""
+    reference = {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "gpu"}
+    return {"mode": mode, "karpenter": {"nodeClassRef": reference, **changes}}
+
+
+def compute_class(*priorities: Manifest) -> Manifest:
+    """A valid `spec.nodes` of mode GKEComputeClass."""
+    return {"mode": "GKEComputeClass", "gkeComputeClass": {"priorities": list(priorities)}}
+
+
 def changed(manifest: Manifest, changes: Mapping[str, Any]) -> Manifest:
     """A copy with the dotted paths set, or taken away where the value is REMOVED."""
     out = copy.deepcopy(manifest)

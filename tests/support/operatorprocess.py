@@ -37,7 +37,15 @@ RULES: list[dict[str, Any]] = [
         "verbs": ["get", "list", "watch", "create", "patch", "delete"],
     },
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "list"]},
+]
+#: Outside of namespaces.
+NODE_RULES: list[dict[str, Any]] = [
+    {
+        "apiGroups": ["karpenter.sh", "cloud.google.com"],
+        "resources": ["nodepools", "computeclasses"],
+        "verbs": ["get", "list", "create", "patch", "delete"],
+    },
 ]
 LEASE_RULES: list[dict[str, Any]] = [
     {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
@@ -54,7 +62,7 @@ def grant(cluster: Cluster, account: str, *, everywhere: bool = True) -> Path:
     api = cluster.api
     cluster.namespace(account)
     own = f"{rbac}/namespaces/{account}"
-    wide = [("ClusterRole", rbac, RULES), ("Role", own, LEASE_RULES)]
+    wide = [("ClusterRole", rbac, RULES + NODE_RULES), ("Role", own, LEASE_RULES)]
     for kind, path, rules in wide if everywhere else [("Role", own, RULES + LEASE_RULES)]:
         role = {
             "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -65,7 +65,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+# Events of ours; those of autoscalers about pods without a node are read.
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [create, list]
+{{- end -}}
+
+{{/* What it may do outside of namespaces: the NodePools and ComputeClasses of pools in those modes. */}}
+{{- define "trimtab.nodeRules" -}}
+- apiGroups: [karpenter.sh]
+  resources: [nodepools]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [cloud.google.com]
+  resources: [computeclasses]
+  verbs: [get, list, create, patch, delete]
 {{- end -}}

@@ -13,6 +13,7 @@ READY = "Ready"
 RECONCILING = "Reconciling"
 STALLED = "Stalled"
 RECIPE_VALID = "RecipeValid"
+NODES_READY = "NodesReady"
 METRICS_AVAILABLE = "MetricsAvailable"
 
 _ABNORMAL = (RECONCILING, STALLED)

@@ -5,7 +5,7 @@ from typing import Any
 
 from trimtab_crds.accelerators import Accelerator, accelerator
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_operator.core import childmeta, names
+from trimtab_operator.core import childmeta, names, nodepools
 
 Manifest = dict[str, Any]
 
@@ -34,11 +34,11 @@ def pod_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, st
     }
     if overrides.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in overrides.image_pull_secrets]
-    if pool.spec.nodes.selector:
-        spec["nodeSelector"] = dict(pool.spec.nodes.selector)
+    if selector := nodepools.pod_selector(pool):
+        spec["nodeSelector"] = selector
     elif gpu.labels:
         spec["affinity"] = _prefers(gpu)
-    annotations = childmeta.scraped(names.ENGINE_PORT)
+    annotations = childmeta.scraped(names.ENGINE_PORT) | nodepools.pod_annotations(pool)
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 

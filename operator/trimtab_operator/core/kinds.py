@@ -7,7 +7,7 @@ from trimtab_crds.meta import API_VERSION
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of object in a namespace."""
+    """A kind of object, in a namespace or (`namespace` None in `path`) in none."""
 
     api_version: str
     kind: str
@@ -30,7 +30,11 @@ CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Kind("v1", "Pod", "pods")
 EVENT = Kind("v1", "Event", "events")
+NODE_POOL = Kind("karpenter.sh/v1", "NodePool", "nodepools")
+COMPUTE_CLASS = Kind("cloud.google.com/v1", "ComputeClass", "computeclasses")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
+#: Kinds of other projects, in no namespace: not watched, and there only where their project is installed.
+NODE_KINDS = (NODE_POOL, COMPUTE_CLASS)
 CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET)
-BY_NAME = {kind.kind: kind for kind in (POOL, POLICY, *CHILDREN, POD, EVENT, LEASE)}
+BY_NAME = {kind.kind: kind for kind in (POOL, POLICY, *CHILDREN, *NODE_KINDS, POD, EVENT, LEASE)}

@@ -21,6 +21,9 @@ STATUS_MANAGER = "trimtab-status"
 FINALIZER = f"{GROUP}/operator"
 POOL_LABEL = f"{GROUP}/pool"
 POLICY_LABEL = f"{GROUP}/policy"
+#: On objects outside of namespaces, which cannot have an owner reference to a pool: its uid, and `namespace/name`.
+POOL_UID_LABEL = f"{GROUP}/pool-uid"
+OWNER_ANNOTATION = f"{GROUP}/owner"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "trimtab"
 #: On every child: a digest of what we applied, so that an unchanged desire costs no write.
@@ -46,6 +49,12 @@ def engine_name(pool: str) -> str:
 def router_name(policy: str) -> str:
     """Name of the Deployment, the Service, the ConfigMap and the PodDisruptionBudget of a policy."""
     return _child(policy, "router")
+
+
+def nodes_name(namespace: str, pool: str) -> str:
+    """Name of the NodePool or ComputeClass of a pool; it is a label value too, and no two pools share one."""
+    cleaned = re.sub(r"[^a-z0-9-]", "-", f"trimtab-{namespace}-{pool}")
+    return f"{cleaned[: _LABEL_LENGTH - 9].rstrip('-')}-{_hash(f'{namespace}/{pool}')}"
 
 
 def engine_host(pool: str, namespace: str) -> str:

@@ -22,6 +22,8 @@ class PoolView:
     seen: Observation
     problem: Problem | None
     gpus: int
+    nodes: Fact
+    """The condition NodesReady."""
     previous: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,6 +58,7 @@ def target_reached(pool: InferencePool, seen: Observation) -> bool:
 
 def _facts(view: PoolView) -> Iterable[Fact]:
     yield _recipe(view)
+    yield view.nodes
     if view.problem is not None:
         yield Fact(conditions.READY, status=False, reason=view.problem.reason, message=view.problem.message)
         yield Fact(conditions.STALLED, status=True, reason=view.problem.reason, message=view.problem.message)

@@ -34,6 +34,21 @@ def apply_rejected(what: str, why: str) -> Problem:
     return Problem("ApplyRejected", f"the API server refused {what}: {why}", passing=True)
 
 
+def nodes_api_missing(mode: str, api: str) -> Problem:
+    """The project that makes the nodes is not installed."""
+    message = f"nodes.mode {mode} needs {api}, which this cluster does not serve; install it, or set nodes.mode Static"
+    return Problem("NodesApiMissing", message, passing=True)
+
+
+def nodes_forbidden(mode: str, what: str) -> Problem:
+    """The operator may not write outside of namespaces."""
+    message = (
+        f"nodes.mode {mode}: the operator may not write {what}, which is in no namespace; install the chart without "
+        "watchNamespaces, or set nodes.mode Static"
+    )
+    return Problem("NodesForbidden", message, passing=True)
+
+
 def child_ending(what: str) -> Problem:
     """A child of that name is being deleted; the new one has to wait."""
     return Problem("ChildEnding", f"{what} is being deleted; it is made again when it is gone", passing=True)

@@ -36,7 +36,7 @@ async def converge(
             foreign.append(what)
         elif live is not None and live["metadata"].get("deletionTimestamp"):
             problems.append(child_ending(what))
-        elif (problem := await _apply(deps, manifest, live, what)) is not None:
+        elif (problem := await apply(deps, manifest, live, what)) is not None:
             problems.append(problem)
     await _prune(deps, list(known.values()), desired, meta["uid"])
     if foreign:
@@ -44,7 +44,8 @@ async def converge(
     return problems[0] if problems else None
 
 
-async def _apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None, what: str) -> Problem | None:
+async def apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None, what: str) -> Problem | None:
+    """Apply an object where it differs from the live one, which is ours; a refusal of the API server is the answer."""
     if manifest["kind"] == DEPLOYMENT.kind and "replicas" in manifest["spec"] and _has_replicas_writer(manifest):
         manifest, live = await _prepared(deps, manifest, live)
     if not needs_apply(manifest, live):
@@ -60,7 +61,7 @@ async def _apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None,
         return apply_rejected(what, error.message)
     deps.telemetry.applies.labels(manifest["kind"]).inc()
     deps.written.note(live, answer)
-    logger.info("applied %s in %s", what, manifest["metadata"]["namespace"])
+    logger.info("applied %s in %s", what, manifest["metadata"].get("namespace", "no namespace"))
     if live is None and _has_replicas_writer(manifest):
         await claim_replicas(deps, answer)
     return None

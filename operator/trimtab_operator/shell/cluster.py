@@ -71,12 +71,16 @@ class NotConfiguredError(Exception):
 class Cluster(Protocol):
     """What the operator asks of an API server."""
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
-        """The object, or None."""
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
+        """The object, or None, also where its kind is not served. `namespace` None: a kind in no namespace."""
         ...
 
-    async def list_all(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Manifest]:
-        """Objects of one or of all namespaces that the label selector takes, as of now."""
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the API server has objects of that kind."""
+        ...
+
+    async def list_all(self, kind: Kind, namespace: str | None, selector: str = "", fields: str = "") -> list[Manifest]:
+        """Objects of one or of all namespaces that the label selector and the field selector take, as of now."""
         ...
 
     async def apply(self, manifest: Mapping[str, Any], *, manager: str) -> Manifest:
@@ -87,7 +91,7 @@ class Cluster(Protocol):
         """Server-side apply of the status subresource."""
         ...
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str) -> None:
         """Delete that very object; one that is gone already is fine."""
         ...
 
@@ -118,7 +122,7 @@ class KubernetesCluster:
             raise
         return True
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
         """See Cluster."""
         try:
             return _with_kind(await self._request("GET", kind.path(namespace, name)), kind)
@@ -127,9 +131,20 @@ class KubernetesCluster:
                 return None
             raise
 
-    async def list_all(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Manifest]:
+    async def serves(self, kind: Kind) -> bool:
         """See Cluster."""
-        query = {"labelSelector": selector} if selector else {}
+        try:
+            answer = await self._request("GET", f"/apis/{kind.api_version}")
+        except ClusterError as error:
+            if error.status == 404:
+                return False
+            raise
+        return any(resource.get("name") == kind.plural for resource in answer.get("resources") or [])
+
+    async def list_all(self, kind: Kind, namespace: str | None, selector: str = "", fields: str = "") -> list[Manifest]:
+        """See Cluster."""
+        asked = {"labelSelector": selector, "fieldSelector": fields}
+        query = {key: value for key, value in asked.items() if value}
         answer = await self._request("GET", kind.path(namespace), query=query)
         return [_with_kind(item, kind) for item in answer.get("items") or []]
 
@@ -141,7 +156,7 @@ class KubernetesCluster:
         """See Cluster."""
         return await self._apply(manifest, manager, "status")
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str) -> None:
         """See Cluster."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
@@ -167,7 +182,7 @@ class KubernetesCluster:
 
     async def _apply(self, manifest: Mapping[str, Any], manager: str, subresource: str | None) -> Manifest:
         kind, meta = BY_NAME[manifest["kind"]], manifest["metadata"]
-        path = kind.path(meta["namespace"], meta["name"], subresource)
+        path = kind.path(meta.get("namespace"), meta["name"], subresource)
         query = {"fieldManager": manager, "force": "true"}
         return await self._write("PATCH", path, manifest, query=query, content_type=_APPLY)
 

@@ -44,7 +44,7 @@ class Written:
 
 
 def _identity(manifest: Manifest) -> tuple[str, str, str]:
-    return manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+    return manifest["kind"], manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"]
 
 
 @dataclass(slots=True)

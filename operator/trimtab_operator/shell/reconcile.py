@@ -15,10 +15,12 @@ from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import Resource, SpecInvalid, load
 from trimtab_crds.routingpolicy import RoutingPolicy
 from trimtab_crds.wire import RouterConfig
-from trimtab_operator.core import names
+from trimtab_operator.core import names, nodepools
 from trimtab_operator.core.claims import claims
+from trimtab_operator.core.conditions import Fact
 from trimtab_operator.core.desired import policy_objects, pool_objects, router_address
 from trimtab_operator.core.kinds import POLICY, POOL
+from trimtab_operator.core.nodesready import nodes_ready, recent
 from trimtab_operator.core.observe import Observation, gpus_held, observe
 from trimtab_operator.core.pacing import Result
 from trimtab_operator.core.policystatus import PolicyView, policy_status
@@ -28,6 +30,7 @@ from trimtab_operator.core.recipe import Resolution, resolve
 from trimtab_operator.core.routerconfig import compile_config, unbudgeted
 from trimtab_operator.shell.children import converge
 from trimtab_operator.shell.deps import Deps, write_status
+from trimtab_operator.shell.nodes import converge_nodes, events_about_waiting
 from trimtab_operator.shell.world import Key
 
 Manifest = Mapping[str, Any]
@@ -40,23 +43,31 @@ async def reconcile_pool(deps: Deps, key: Key) -> Result:
         return Result.GONE
     pool, problem = _parsed(live)
     resolution: Resolution | None = None
+    no_nodes: Problem | None = None
     if isinstance(pool, InferencePool):
         resolution = resolve(pool)
-        if resolution.accepted:
+        no_nodes = spec_invalid(refused) if (refused := nodepools.refusals(pool)) else None
+        if not resolution.accepted:
+            problem = recipe_refused(resolution.reasons)
+        elif no_nodes is None:
             # A new Deployment starts empty: replicas come from their one writer, under the GPU budget.
             problem = await converge(deps, POOL, live, pool_objects(pool, resolution, replicas=0))
-        else:
-            problem = recipe_refused(resolution.reasons)
+            no_nodes = await converge_nodes(deps, live, pool)
+        problem = problem or no_nodes
+    seen = _seen(deps, key)
     view = PoolView(
         pool=pool if isinstance(pool, InferencePool) else None,
         resolution=resolution,
-        seen=_seen(deps, key),
+        seen=seen,
         problem=problem,
         gpus=gpus_held(deps.world.pods(POOL, key), _resource(pool)),
+        nodes=await _nodes(deps, key, _NodesView(pool, no_nodes, seen.trouble)),
         previous=live.get("status") or {},
     )
     status = pool_status(view, name=key[1], generation=live["metadata"]["generation"], now=deps.clock())
     await write_status(deps, live, status)
+    if problem is None and view.nodes.status is not True:
+        return Result.BLOCKED
     return _result(problem)
 
 
@@ -135,6 +146,20 @@ def _parsed(live: Manifest) -> tuple[Resource | None, Problem | None]:
         return load({key: value for key, value in live.items() if key != "status"}), None
     except SpecInvalid as invalid:
         return None, spec_invalid(invalid.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class _NodesView:
+    pool: Resource | None
+    problem: Problem | None
+    trouble: str
+
+
+async def _nodes(deps: Deps, key: Key, view: _NodesView) -> Fact:
+    pods = deps.world.pods(POOL, key)
+    events = recent(await events_about_waiting(deps, pods), now=deps.clock())
+    pool = view.pool if isinstance(view.pool, InferencePool) else None
+    return nodes_ready(pool, pods, problem=view.problem, trouble=view.trouble, events=events)
 
 
 def _seen(deps: Deps, key: Key) -> Observation:

@@ -15,6 +15,7 @@ from trimtab_operator.core.kinds import POLICY, POOL, Kind
 from trimtab_operator.shell.cluster import Cluster, ClusterError
 from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.health import Health
+from trimtab_operator.shell.nodes import sweep_nodes
 from trimtab_operator.shell.world import WATCHED, World
 
 logger = logging.getLogger(__name__)
@@ -74,8 +75,10 @@ async def run_resync(deps: Deps, health: Health, namespaces: Sequence[str | None
         await asyncio.sleep(every_seconds)
         try:
             deaf = await check_watches(deps.cluster, deps.world, namespaces)
+            if None in namespaces:
+                await sweep_nodes(deps)
         except ClusterError as error:
-            logger.warning("the watches were not checked: %s", error)
+            logger.warning("the resync did not come to its end: %s", error)
             continue
         deps.telemetry.deaf_watches.set(len(deaf))
         deps.telemetry.last_resync.set(time.time())

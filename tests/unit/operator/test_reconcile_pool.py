@@ -52,6 +52,7 @@ def test_a_new_pool_gets_its_children_and_starts_empty(bench: Bench):
     assert bench.cluster.one(DEPLOYMENT, "low-engine")["spec"]["replicas"] == 0
     assert bench.conditions(POOL, "low") == {
         "RecipeValid": ("True", "Accepted"),
+        "NodesReady": ("True", "Scheduled"),
         "Ready": ("False", "WaitingForReplicas"),
         "Reconciling": ("True", "WaitingForReplicas"),
     }
@@ -71,6 +72,7 @@ def test_an_unchanged_world_costs_no_write(bench: Bench):
     assert bench.cluster.writes() == []
     assert bench.conditions(POOL, "low") == {
         "RecipeValid": ("True", "Accepted"),
+        "NodesReady": ("True", "Scheduled"),
         "Ready": ("True", "Available"),
     }
 
@@ -167,6 +169,7 @@ def test_a_refused_recipe_leaves_the_engines_running(bench: Bench):
     assert bench.cluster.one(DEPLOYMENT, "low-engine") == before
     assert bench.conditions(POOL, "low") == {
         "RecipeValid": ("False", "RecipeRefused"),
+        "NodesReady": ("True", "Scheduled"),
         "Ready": ("False", "RecipeRefused"),
         "Stalled": ("True", "RecipeRefused"),
     }
