@@ -12,7 +12,7 @@ from trimtab_cli.files import Resources, read_resources
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import SpecInvalid
 from trimtab_crds.routingpolicy import RoutingPolicy
-from trimtab_operator.core import nodepools
+from trimtab_operator.core import gpuclaim, nodepools
 from trimtab_operator.core.desired import ChildSettings, policy_objects, pool_objects
 from trimtab_operator.core.recipe import resolve
 from trimtab_operator.core.routerconfig import compile_config, unbudgeted
@@ -102,8 +102,9 @@ def _pool(pool: InferencePool) -> Rendered:
     resolution, no_nodes = resolve(pool), nodepools.refusals(pool)
     accepted = resolution.accepted and not no_nodes
     objects = [*pool_objects(pool, resolution, replicas=pool.spec.replicas)] if accepted else []
-    if accepted and (nodes := nodepools.node_object(pool)) is not None:
-        objects.insert(0, nodes)
+    if accepted:
+        before = (nodepools.node_object(pool), gpuclaim.claim_template(pool))
+        objects = [*filter(None, before), *objects]
     return Rendered(
         pool.kind,
         pool.metadata.namespace,

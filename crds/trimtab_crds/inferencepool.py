@@ -192,6 +192,26 @@ class AcceleratorRef(Spec):
 
     name: Label = Field(description="A name from the built-in catalogue (`trimtab accelerators` lists it).")
     count: int = Field(default=1, description="GPUs per replica.", ge=1, le=64)
+    allocation: Literal["DevicePlugin", "DRA"] = Field(
+        default="DevicePlugin",
+        description="How pods ask for GPUs: as a resource of the device plugin, or by Dynamic Resource Allocation "
+        "(resource.k8s.io/v1) with a ResourceClaimTemplate.",
+    )
+    device_class_name: str | None = Field(
+        default=None,
+        description="The DeviceClass of the GPUs with allocation DRA; gpu.nvidia.com when absent.",
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        max_length=253,
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.allocation == 'DRA' || !has(self.deviceClassName)",
+            lambda a: a.allocation == "DRA" or a.device_class_name is None,
+            "accelerator.deviceClassName {deviceClassName} has no effect with accelerator.allocation {allocation}; "
+            "set allocation DRA or remove deviceClassName",
+        ),
+    )
 
 
 class Speculation(Spec):

@@ -232,3 +232,34 @@ def test_the_scheduler_is_understood(cluster: Cluster, namespace: str, nodes: An
     cluster.apply([pool(namespace, spec__nodes=nodes, spec__accelerator=gpu)])
     message = wait_reason(cluster, namespace, "False", reason)
     assert not any(letter.isdigit() for letter in message)
+
+
+def test_claimed_gpus_are_scheduled_and_counted(cluster: Cluster, namespace: str):
+    driver, resource_api = "gpu.trimtab.test", "/apis/resource.k8s.io/v1"
+    [node] = cluster.fake_nodes(1, prefix="claims", gpus=0, labels={"suite": "claims"})
+    selector = {"cel": {"expression": f"device.driver == '{driver}'"}}
+    device_class = {"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": driver}}
+    devices = {
+        "driver": driver,
+        "nodeName": node,
+        "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
+        "devices": [{"name": f"gpu-{i}"} for i in range(2)],
+    }
+    slices = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "trimtab-test"}}
+    try:
+        cluster.apply([device_class | {"spec": {"selectors": [selector]}}, slices | {"spec": devices}])
+        gpu = {"name": H100, "count": 2, "allocation": "DRA", "deviceClassName": driver}
+        cluster.apply([pool(namespace, spec__accelerator=gpu, spec__nodes={"selector": {"suite": "claims"}})])
+        cluster.kubectl("wait", "tpool/low", "-n", namespace, "--for=condition=Ready", "--timeout=60s")
+        assert cluster.get("tpool", "low", "-n", namespace)["status"]["gpus"] == 2
+        [claim] = cluster.get("resourceclaims", "-n", namespace)["items"]
+        assert len(claim["status"]["allocation"]["devices"]["results"]) == 2
+        cluster.kubectl("scale", "tpool/low", "-n", namespace, "--replicas=2")
+        wait_reason(cluster, namespace, "False", "InsufficientGpu")
+        cluster.kubectl("delete", "tpool", "low", "-n", namespace, "--timeout=30s")
+        templates = "resourceclaimtemplates"
+        wait_until("no template", lambda: not cluster.get(templates, "-n", namespace)["items"], 30)
+    finally:
+        cluster.api.delete(f"{resource_api}/resourceslices/trimtab-test")
+        cluster.api.delete(f"{resource_api}/deviceclasses/{driver}")
+        cluster.remove_node(node)

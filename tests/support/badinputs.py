@@ -104,6 +104,13 @@ BROKEN_RULES = (
         "engine.args may not set --max-model-len; use spec.model and spec.drain instead",
     ),
     _rule(
+        "pool: a device class for the device plugin",
+        pool_manifest(spec__accelerator__deviceClassName="gpu.nvidia.com"),
+        "spec.accelerator",
+        "accelerator.deviceClassName gpu.nvidia.com has no effect with accelerator.allocation DevicePlugin; "
+        "set allocation DRA or remove deviceClassName",
+    ),
+    _rule(
         "pool: Karpenter without its part",
         pool_manifest(spec__nodes={"mode": "Karpenter"}),
         "spec.nodes",

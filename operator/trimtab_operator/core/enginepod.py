@@ -5,7 +5,7 @@ from typing import Any
 
 from trimtab_crds.accelerators import Accelerator, accelerator
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_operator.core import childmeta, names, nodepools
+from trimtab_operator.core import childmeta, gpuclaim, names, nodepools
 
 Manifest = dict[str, Any]
 
@@ -31,6 +31,7 @@ def pod_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, st
         "tolerations": _tolerations(pool, gpu),
         "containers": [_container(pool, flags, gpu)],
         "volumes": [*_own_volumes(), *overrides.volumes],
+        **gpuclaim.pod_claims(pool),
     }
     if overrides.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in overrides.image_pull_secrets]
@@ -38,7 +39,11 @@ def pod_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, st
         spec["nodeSelector"] = selector
     elif gpu.labels:
         spec["affinity"] = _prefers(gpu)
-    annotations = childmeta.scraped(names.ENGINE_PORT) | nodepools.pod_annotations(pool)
+    annotations = {
+        **childmeta.scraped(names.ENGINE_PORT),
+        **nodepools.pod_annotations(pool),
+        **gpuclaim.pod_annotations(pool),
+    }
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 
@@ -48,8 +53,7 @@ def grace_seconds(pool: InferencePool) -> int:
 
 
 def _container(pool: InferencePool, flags: Iterable[str], gpu: Accelerator) -> Manifest:
-    engine, overrides = pool.spec.engine, pool.spec.engine.pod
-    gpus = {gpu.resource: str(pool.spec.accelerator.count)}
+    engine = pool.spec.engine
     failures = STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS
     return {
         "name": CONTAINER,
@@ -57,7 +61,7 @@ def _container(pool: InferencePool, flags: Iterable[str], gpu: Accelerator) -> M
         "command": [*engine.command, pool.spec.model.name, *flags],
         "env": _environment(pool),
         "ports": [{"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
-        "resources": {"requests": {**overrides.requests, **gpus}, "limits": {**overrides.limits, **gpus}},
+        "resources": _resources(pool, gpu),
         "startupProbe": childmeta.http_probe(
             "/health", "http", period_seconds=_STARTUP_PERIOD_SECONDS, failures=failures
         ),
@@ -67,6 +71,14 @@ def _container(pool: InferencePool, flags: Iterable[str], gpu: Accelerator) -> M
         "securityContext": childmeta.container_security(),
         "volumeMounts": _mounts(pool),
     }
+
+
+def _resources(pool: InferencePool, gpu: Accelerator) -> Manifest:
+    """The GPUs, as a resource or as a claim, beside what the user asks for."""
+    overrides, claimed = pool.spec.engine.pod, gpuclaim.is_claimed(pool)
+    gpus = {} if claimed else {gpu.resource: str(pool.spec.accelerator.count)}
+    claims: Manifest = {"claims": [{"name": gpuclaim.CLAIM}]} if claimed else {}
+    return {"requests": {**overrides.requests, **gpus}, "limits": {**overrides.limits, **gpus}, **claims}
 
 
 def _environment(pool: InferencePool) -> list[Manifest]:

@@ -26,6 +26,8 @@ POOL_UID_LABEL = f"{GROUP}/pool-uid"
 OWNER_ANNOTATION = f"{GROUP}/owner"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "trimtab"
+#: On pods whose GPUs are claimed by Dynamic Resource Allocation: how many, since the pod only names a template.
+GPUS_ANNOTATION = f"{GROUP}/gpus"
 #: On every child: a digest of what we applied, so that an unchanged desire costs no write.
 DIGEST_ANNOTATION = f"{GROUP}/desired"
 

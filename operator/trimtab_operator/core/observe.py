@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab_operator.core import names
+
 Manifest = Mapping[str, Any]
 
 _ENDED = ("Succeeded", "Failed")
@@ -96,6 +98,10 @@ def gpus_held(pods: Iterable[Manifest], resource: str) -> int:
 
 
 def gpus_requested(pod: Manifest, resource: str) -> int:
-    """GPUs that one pod asks for."""
-    containers = pod.get("spec", {}).get("containers") or []
-    return sum(int(c.get("resources", {}).get("limits", {}).get(resource, 0)) for c in containers)
+    """GPUs that one pod asks for, as a resource or by a claim."""
+    spec = pod.get("spec", {})
+    by_plugin = sum(
+        int(c.get("resources", {}).get("limits", {}).get(resource, 0)) for c in spec.get("containers") or []
+    )
+    claimed = (pod["metadata"].get("annotations") or {}).get(names.GPUS_ANNOTATION, "")
+    return by_plugin + (int(claimed) if spec.get("resourceClaims") and claimed.isdigit() else 0)

@@ -40,6 +40,15 @@ def nodes_api_missing(mode: str, api: str) -> Problem:
     return Problem("NodesApiMissing", message, passing=True)
 
 
+def claims_api_missing(api: str) -> Problem:
+    """The cluster is too old for Dynamic Resource Allocation."""
+    message = (
+        f"accelerator.allocation DRA needs {api}, which this cluster does not serve; "
+        "use Kubernetes 1.34 or later, or set accelerator.allocation DevicePlugin"
+    )
+    return Problem("NodesApiMissing", message, passing=True)
+
+
 def nodes_forbidden(mode: str, what: str) -> Problem:
     """The operator may not write outside of namespaces."""
     message = (

@@ -1,8 +1,8 @@
-"""NodePools and ComputeClasses on the API server: made and kept for their pool, deleted with it, never adopted.
+"""NodePools, ComputeClasses and ResourceClaimTemplates on the API server: made for their pool, never adopted.
 
-They belong to other projects and may not be there at all, so they are not watched: a pass over a pool in mode Karpenter
-or GKEComputeClass reads its one object. They are deleted when their pool ends (its finalizer waits) or asks for another
-mode; a sweep after every resync deletes what a crash in between left behind.
+They may not be served at all, so they are not watched: a pass over a pool that needs one reads its one object. The
+first two are in no namespace: they are deleted when their pool ends (its finalizer waits) or asks for another mode, and
+a sweep after every resync deletes what a crash in between left behind.
 """
 
 import logging
@@ -10,10 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_operator.core import names, nodepools
-from trimtab_operator.core.kinds import COMPUTE_CLASS, EVENT, NODE_KINDS, NODE_POOL, POOL, Kind
+from trimtab_operator.core import gpuclaim, names, nodepools
+from trimtab_operator.core.kinds import CLAIM_TEMPLATE, COMPUTE_CLASS, EVENT, NODE_KINDS, NODE_POOL, POOL, Kind
 from trimtab_operator.core.nodesready import waiting_pod
-from trimtab_operator.core.problems import Problem, child_ending, nodes_api_missing, nodes_forbidden, not_ours
+from trimtab_operator.core.ownership import is_owned
+from trimtab_operator.core.problems import (
+    Problem,
+    child_ending,
+    claims_api_missing,
+    nodes_api_missing,
+    nodes_forbidden,
+    not_ours,
+)
 from trimtab_operator.shell.children import apply
 from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.deps import Deps
@@ -31,7 +39,7 @@ async def converge_nodes(deps: Deps, live_pool: Manifest, pool: InferencePool) -
     """Make the pool's NodePool or ComputeClass as desired; what stands in the way is the answer."""
     meta = live_pool["metadata"]
     manifest, kind = nodepools.node_object(pool), nodepools.kind_of(pool)
-    if (live_pool.get("status") or {}).get("observedGeneration") not in (None, meta["generation"]):
+    if _is_edited(live_pool):
         await _delete_others(deps, pool, kind)
     if manifest is None or kind is None:
         return None
@@ -49,6 +57,23 @@ async def converge_nodes(deps: Deps, live_pool: Manifest, pool: InferencePool) -
         if error.status != _FORBIDDEN:
             raise
         return nodes_forbidden(_MODES[kind], what)
+
+
+async def converge_claim(deps: Deps, live_pool: Manifest, pool: InferencePool) -> Problem | None:
+    """Make the ResourceClaimTemplate of a pool with allocation DRA, and delete those of earlier specs."""
+    meta, manifest = live_pool["metadata"], gpuclaim.claim_template(pool)
+    wanted = manifest["metadata"]["name"] if manifest else None
+    if _is_edited(live_pool):
+        await _delete_other_templates(deps, meta, wanted)
+    if manifest is None:
+        return None
+    what = f"{CLAIM_TEMPLATE.kind} {wanted}"
+    live = await deps.cluster.get(CLAIM_TEMPLATE, meta["namespace"], manifest["metadata"]["name"])
+    if live is None and not await deps.cluster.serves(CLAIM_TEMPLATE):
+        return claims_api_missing(f"{CLAIM_TEMPLATE.api_version} {CLAIM_TEMPLATE.kind}")
+    if live is not None and not is_owned(live, meta["uid"]):
+        return not_ours([what])
+    return await apply(deps, manifest, live, what)
 
 
 async def release_nodes(deps: Deps, key: Key) -> None:
@@ -114,6 +139,27 @@ async def _delete_others(deps: Deps, pool: InferencePool, wanted: Kind | None) -
             except ClusterError as error:
                 if error.status != _FORBIDDEN:
                     raise
+
+
+async def _delete_other_templates(deps: Deps, meta: Manifest, wanted: str | None) -> None:
+    """Pods that run keep the claims that were made from them."""
+    selector = f"{names.POOL_LABEL}={names.label_value(meta['name'])}"
+    try:
+        found = await deps.cluster.list_all(CLAIM_TEMPLATE, meta["namespace"], selector)
+    except ClusterError as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return
+    for item in found:
+        if is_owned(item, meta["uid"]) and item["metadata"]["name"] != wanted:
+            name, uid = item["metadata"]["name"], item["metadata"]["uid"]
+            await deps.cluster.delete(CLAIM_TEMPLATE, meta["namespace"], name, uid=uid)
+
+
+def _is_edited(pool: Manifest) -> bool:
+    """Whether the spec changed since the last pass."""
+    observed = (pool.get("status") or {}).get("observedGeneration")
+    return observed not in (None, pool["metadata"]["generation"])
 
 
 async def _delete_own(deps: Deps, kind: Kind, name: str, owner_uid: str) -> None:

@@ -30,7 +30,7 @@ from trimtab_operator.core.recipe import Resolution, resolve
 from trimtab_operator.core.routerconfig import compile_config, unbudgeted
 from trimtab_operator.shell.children import converge
 from trimtab_operator.shell.deps import Deps, write_status
-from trimtab_operator.shell.nodes import converge_nodes, events_about_waiting
+from trimtab_operator.shell.nodes import converge_claim, converge_nodes, events_about_waiting
 from trimtab_operator.shell.world import Key
 
 Manifest = Mapping[str, Any]
@@ -52,7 +52,7 @@ async def reconcile_pool(deps: Deps, key: Key) -> Result:
         elif no_nodes is None:
             # A new Deployment starts empty: replicas come from their one writer, under the GPU budget.
             problem = await converge(deps, POOL, live, pool_objects(pool, resolution, replicas=0))
-            no_nodes = await converge_nodes(deps, live, pool)
+            no_nodes = await converge_nodes(deps, live, pool) or await converge_claim(deps, live, pool)
         problem = problem or no_nodes
     seen = _seen(deps, key)
     view = PoolView(

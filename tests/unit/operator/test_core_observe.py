@@ -81,3 +81,11 @@ def test_a_quota_that_is_used_up_comes_first():
 def test_gpus_are_counted_by_the_pods_own_requests():
     alive = [pod("a", gpus=4), pod("b", "draining", gpus=2), pod("c", "done", gpus=8), pod("d", gpus=0)]
     assert gpus_held(alive, GPU) == 6
+
+
+def test_claimed_gpus_count_like_those_of_the_device_plugin():
+    claimed = pod("a", gpus=0)
+    claimed["metadata"]["annotations"] = {"trimtab.dev/gpus": "4"}
+    assert gpus_held([claimed], GPU) == 0, "an annotation alone holds nothing"
+    claimed["spec"]["resourceClaims"] = [{"name": "gpus", "resourceClaimTemplateName": "x"}]
+    assert gpus_held([claimed, pod("b", gpus=2)], GPU) == 6
