@@ -8,8 +8,8 @@ ECC takes its share. Node labels are those of GKE (`cloud.google.com/gke-acceler
 bare metal).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 GKE_LABEL = "cloud.google.com/gke-accelerator"
@@ -260,14 +260,76 @@ _ALL = (
 
 CATALOGUE: Mapping[str, Accelerator] = MappingProxyType({gpu.name: gpu for gpu in _ALL})
 
+#: Stands between the GPU's name and the profile in the name of a slice.
+SLICE_MARK = "-mig-"
+#: Of GPU names: all compute slices, and the profiles as (compute slices, GB).
+_MIG_PROFILES: Mapping[str, tuple[int, tuple[tuple[int, int], ...]]] = MappingProxyType(
+    {
+        "nvidia-a100-40gb": (7, ((1, 5), (1, 10), (2, 10), (3, 20), (4, 20))),
+        "nvidia-a100-80gb": (7, ((1, 10), (1, 20), (2, 20), (3, 40), (4, 40))),
+        "nvidia-h100-80gb": (7, ((1, 10), (1, 20), (2, 20), (3, 40), (4, 40))),
+        "nvidia-h100-nvl-94gb": (7, ((1, 12), (1, 24), (2, 24), (3, 47), (4, 47))),
+        "nvidia-h200-141gb": (7, ((1, 18), (1, 35), (2, 35), (3, 71), (4, 71))),
+        "nvidia-b200-180gb": (7, ((1, 23), (1, 45), (2, 45), (3, 90), (4, 90))),
+        "nvidia-rtx-pro-6000-96gb": (4, ((1, 24), (2, 48))),
+    }
+)
+
+
+def _slice(gpu: Accelerator, *, compute: int, of: int, gigabytes: int) -> Accelerator:
+    """Memory and bandwidth go with the memory slices, operations with the compute slices."""
+    on_the_box = int(gpu.name.rpartition("-")[2].removesuffix("gb"))
+    share = gigabytes / on_the_box
+    return replace(
+        gpu,
+        name=f"{gpu.name}{SLICE_MARK}{compute}g-{gigabytes}gb",
+        memory_gib=gpu.memory_gib * share,
+        bandwidth_gb_per_second=gpu.bandwidth_gb_per_second * share,
+        tflops=MappingProxyType({kind: value * compute / of for kind, value in gpu.tflops.items()}),
+        resource=f"nvidia.com/mig-{compute}g.{gigabytes}gb",
+    )
+
+
+#: Slices of GPUs (NVIDIA MIG, strategy mixed), each an accelerator of its own with a resource of its own. Profiles are
+#: those of NVIDIA's MIG user guide: `nvidia-h100-80gb-mig-3g-40gb` is `nvidia.com/mig-3g.40gb` to the device plugin.
+SLICES: Mapping[str, Accelerator] = MappingProxyType(
+    {
+        made.name: made
+        for name, (whole, profiles) in _MIG_PROFILES.items()
+        for compute, gigabytes in profiles
+        for made in [_slice(CATALOGUE[name], compute=compute, of=whole, gigabytes=gigabytes)]
+    }
+)
+
+
+def is_known(name: str) -> bool:
+    """Whether it is the name of a GPU or of a slice."""
+    return name in CATALOGUE or name in SLICES
+
+
+def is_gpu_resource(resource: str) -> bool:
+    """Whether a resource of a pod is GPUs: whole ones or slices."""
+    return resource == NVIDIA_RESOURCE or resource.startswith("nvidia.com/mig-")
+
 
 def accelerator(name: str) -> Accelerator:
-    """The catalogue entry of that name.
+    """The GPU or slice of that name.
 
     Raises ValueError that lists the known names.
     """
-    try:
-        return CATALOGUE[name]
-    except KeyError:
-        known = ", ".join(CATALOGUE)
-        raise ValueError(f"accelerator {name!r} is not in the catalogue; use one of {known}") from None
+    found = CATALOGUE.get(name) or SLICES.get(name)
+    if found is None:
+        raise ValueError(f"accelerator {name!r} is not in the catalogue; use one of {_suggested(name, CATALOGUE)}")
+    return found
+
+
+def _suggested(name: str, names: Iterable[str]) -> str:
+    """The slices of a GPU where one was meant, else the names given."""
+    gpu, mark, _ = name.partition(SLICE_MARK)
+    slices = [known for known in SLICES if mark and known.startswith(gpu + mark)]
+    return ", ".join(slices or names)
+
+
+def suggestions(name: str) -> str:
+    """What to use instead of an unknown name."""
+    return _suggested(name, sorted(CATALOGUE))

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from trimtab_crds.accelerators import SLICE_MARK
 from trimtab_crds.meta import API_VERSION, Condition, ObjectMeta, Rule, Spec, Status, Word
 from trimtab_crds.nodes import Nodes
 from trimtab_crds.scalars import Argument, Gpus, Label, Milliseconds, PositiveTokens, Replicas, Seconds
@@ -190,7 +191,10 @@ class Engine(Spec):
 class AcceleratorRef(Spec):
     """The GPU shape of one replica."""
 
-    name: Label = Field(description="A name from the built-in catalogue (`trimtab accelerators` lists it).")
+    name: Label = Field(
+        description="A GPU of the built-in catalogue (`trimtab accelerators` lists it), or a MIG slice of one, such as "
+        "nvidia-h100-80gb-mig-3g-40gb (resource nvidia.com/mig-3g.40gb)."
+    )
     count: int = Field(default=1, description="GPUs per replica.", ge=1, le=64)
     allocation: Literal["DevicePlugin", "DRA"] = Field(
         default="DevicePlugin",
@@ -199,12 +203,17 @@ class AcceleratorRef(Spec):
     )
     device_class_name: str | None = Field(
         default=None,
-        description="The DeviceClass of the GPUs with allocation DRA; gpu.nvidia.com when absent.",
+        description="The DeviceClass with allocation DRA; gpu.nvidia.com, or mig.nvidia.com for slices, when absent.",
         pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
         max_length=253,
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"self.count == 1 || !self.name.contains('{SLICE_MARK}')",
+            lambda a: a.count == 1 or SLICE_MARK not in a.name,
+            "accelerator.count {count} of {name}: MIG slices cannot work together; set count 1, or use whole GPUs",
+        ),
         Rule(
             "self.allocation == 'DRA' || !has(self.deviceClassName)",
             lambda a: a.allocation == "DRA" or a.device_class_name is None,

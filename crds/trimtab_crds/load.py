@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from trimtab_crds.accelerators import CATALOGUE
+from trimtab_crds.accelerators import is_known, suggestions
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.meta import API_VERSION
 from trimtab_crds.routingpolicy import RoutingPolicy
@@ -64,11 +64,10 @@ def _check_accelerators(resource: Resource) -> None:
     else:
         budgets = resource.spec.rebalance.gpu_budget
         named = [(f"spec.rebalance.gpuBudget[{i}].accelerator", b.accelerator) for i, b in enumerate(budgets)]
-    unknown = [(field, name) for field, name in named if name not in CATALOGUE]
+    unknown = [(field, name) for field, name in named if not is_known(name)]
     if unknown:
-        known = ", ".join(sorted(CATALOGUE))
         raise SpecInvalid(
-            *(f"{field}: {name!r} is not in the catalogue; use one of {known}" for field, name in unknown)
+            *(f"{field}: {name!r} is not in the catalogue; use one of {suggestions(name)}" for field, name in unknown)
         )
 
 

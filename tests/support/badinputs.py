@@ -104,6 +104,13 @@ BROKEN_RULES = (
         "engine.args may not set --max-model-len; use spec.model and spec.drain instead",
     ),
     _rule(
+        "pool: two slices for one replica",
+        pool_manifest(spec__accelerator={"name": "nvidia-h100-80gb-mig-3g-40gb", "count": 2}),
+        "spec.accelerator",
+        "accelerator.count 2 of nvidia-h100-80gb-mig-3g-40gb: MIG slices cannot work together; "
+        "set count 1, or use whole GPUs",
+    ),
+    _rule(
         "pool: a device class for the device plugin",
         pool_manifest(spec__accelerator__deviceClassName="gpu.nvidia.com"),
         "spec.accelerator",
@@ -305,6 +312,13 @@ BAD_POOLS = (
         f"spec.accelerator.name: 'nvidia-h100' is not in the catalogue; use one of {_KNOWN}",
         None,
         spec__accelerator__name="nvidia-h100",
+    ),
+    _pool(
+        "a slice that the GPU does not have",
+        "spec.accelerator.name: 'nvidia-rtx-pro-6000-96gb-mig-3g-40gb' is not in the catalogue; "
+        "use one of nvidia-rtx-pro-6000-96gb-mig-1g-24gb, nvidia-rtx-pro-6000-96gb-mig-2g-48gb",
+        None,
+        spec__accelerator__name="nvidia-rtx-pro-6000-96gb-mig-3g-40gb",
     ),
     _pool(
         "an accelerator that is no label",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from trimtab_crds.accelerators import Accelerator, accelerator
+from trimtab_crds.accelerators import NVIDIA_RESOURCE, Accelerator, accelerator
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_operator.core import childmeta, gpuclaim, names, nodepools
 
@@ -28,7 +28,7 @@ def pod_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, st
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_seconds(pool),
         "securityContext": childmeta.pod_security(overrides.run_as_user),
-        "tolerations": _tolerations(pool, gpu),
+        "tolerations": _tolerations(pool),
         "containers": [_container(pool, flags, gpu)],
         "volumes": [*_own_volumes(), *overrides.volumes],
         **gpuclaim.pod_claims(pool),
@@ -109,8 +109,8 @@ def _own_volumes() -> list[Manifest]:
     ]
 
 
-def _tolerations(pool: InferencePool, gpu: Accelerator) -> list[Manifest]:
-    own: Manifest = {"key": gpu.resource, "operator": "Exists", "effect": "NoSchedule"}
+def _tolerations(pool: InferencePool) -> list[Manifest]:
+    own: Manifest = {"key": NVIDIA_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}
     theirs = [t.model_dump(by_alias=True, exclude_none=True) for t in pool.spec.nodes.tolerations]
     return [own, *(toleration for toleration in theirs if toleration != own)]
 

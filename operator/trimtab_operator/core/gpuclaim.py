@@ -8,13 +8,16 @@ import hashlib
 import json
 from typing import Any
 
+from trimtab_crds.accelerators import SLICES
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_operator.core import childmeta, names
 from trimtab_operator.core.kinds import CLAIM_TEMPLATE
 
 Manifest = dict[str, Any]
 
-DEFAULT_DEVICE_CLASS = "gpu.nvidia.com"
+#: DeviceClasses of NVIDIA's DRA driver (kubernetes-sigs/dra-driver-nvidia-gpu); the first is its attributes' domain too.
+GPU_CLASS = "gpu.nvidia.com"
+SLICE_CLASS = "mig.nvidia.com"
 #: Name of the claim in the pod, and of its only request.
 CLAIM = "gpus"
 
@@ -51,12 +54,20 @@ def pod_annotations(pool: InferencePool) -> dict[str, str]:
 
 def _spec(pool: InferencePool) -> Manifest:
     wanted = pool.spec.accelerator
-    exactly = {
-        "deviceClassName": wanted.device_class_name or DEFAULT_DEVICE_CLASS,
-        "allocationMode": "ExactCount",
-        "count": wanted.count,
-    }
+    exactly = {**_devices(pool), "allocationMode": "ExactCount", "count": wanted.count}
     return {"spec": {"devices": {"requests": [{"name": CLAIM, "exactly": exactly}]}}}
+
+
+def _devices(pool: InferencePool) -> Manifest:
+    """The class that the spec names, else that of NVIDIA's driver for GPUs, or for slices of the profile."""
+    wanted = pool.spec.accelerator
+    if wanted.device_class_name is not None:
+        return {"deviceClassName": wanted.device_class_name}
+    if wanted.name not in SLICES:
+        return {"deviceClassName": GPU_CLASS}
+    profile = SLICES[wanted.name].resource.removeprefix("nvidia.com/mig-")
+    expression = f"device.attributes['{GPU_CLASS}'].profile == '{profile}'"
+    return {"deviceClassName": SLICE_CLASS, "selectors": [{"cel": {"expression": expression}}]}
 
 
 def _name(pool: InferencePool) -> str:

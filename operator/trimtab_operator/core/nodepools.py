@@ -8,7 +8,15 @@ Cloud's CRD reference "ComputeClass" (cloud.google.com/v1).
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab_crds.accelerators import CATALOGUE, GKE_LABEL, KARPENTER_LABEL, NVIDIA_RESOURCE, Accelerator, accelerator
+from trimtab_crds.accelerators import (
+    CATALOGUE,
+    GKE_LABEL,
+    KARPENTER_LABEL,
+    NVIDIA_RESOURCE,
+    SLICE_MARK,
+    Accelerator,
+    accelerator,
+)
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.nodes import ComputePriority, DisruptionBudget, GKEComputeClass, Karpenter, NodeMode
 from trimtab_operator.core import childmeta, names
@@ -67,7 +75,12 @@ def pod_annotations(pool: InferencePool) -> dict[str, str]:
 
 def refusals(pool: InferencePool) -> tuple[str, ...]:
     """Why no node could be made as the spec says: field, value and fix."""
-    nodes = pool.spec.nodes
+    nodes, name = pool.spec.nodes, pool.spec.accelerator.name
+    if nodes.mode != NodeMode.STATIC and SLICE_MARK in name:
+        # Autoscalers know what a new machine will have only by whole GPUs.
+        return (
+            f"accelerator.name {name} is a slice, which nodes.mode {nodes.mode} cannot make; use nodes.mode Static",
+        )
     found: list[str] = []
     if nodes.karpenter is not None:
         found += _karpenter_refusals(pool, nodes.karpenter)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab_crds.accelerators import is_gpu_resource
 from trimtab_operator.core import names
 
 Manifest = Mapping[str, Any]
@@ -91,17 +92,20 @@ def _trouble(pod: Manifest) -> str:
     return ""
 
 
-def gpus_held(pods: Iterable[Manifest], resource: str) -> int:
+def gpus_held(pods: Iterable[Manifest]) -> int:
     """GPUs that pods hold by their own requests, which may be older than the pool's spec."""
     alive = [pod for pod in pods if pod.get("status", {}).get("phase") not in _ENDED]
-    return sum(gpus_requested(pod, resource) for pod in alive)
+    return sum(gpus_requested(pod) for pod in alive)
 
 
-def gpus_requested(pod: Manifest, resource: str) -> int:
-    """GPUs that one pod asks for, as a resource or by a claim."""
+def gpus_requested(pod: Manifest) -> int:
+    """GPUs or slices that one pod asks for, as a resource or by a claim."""
     spec = pod.get("spec", {})
     by_plugin = sum(
-        int(c.get("resources", {}).get("limits", {}).get(resource, 0)) for c in spec.get("containers") or []
+        int(amount)
+        for container in spec.get("containers") or []
+        for resource, amount in (container.get("resources", {}).get("limits") or {}).items()
+        if is_gpu_resource(resource)
     )
     claimed = (pod["metadata"].get("annotations") or {}).get(names.GPUS_ANNOTATION, "")
     return by_plugin + (int(claimed) if spec.get("resourceClaims") and claimed.isdigit() else 0)

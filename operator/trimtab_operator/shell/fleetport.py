@@ -14,7 +14,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trimtab_crds.accelerators import CATALOGUE
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import SpecInvalid, load
 from trimtab_crds.routingpolicy import RoutingPolicy, RoutingPolicyStatus
@@ -180,8 +179,7 @@ def _observed(pool: InferencePool, deployment: Manifest | None, pods: list[Manif
     seen = observe(deployment, pods)
     state = pool_state(pool, desired=seen.desired, ready=seen.ready, starting=seen.starting, draining=seen.draining)
     # Pods of an earlier spec may hold more GPUs each than the present one says.
-    resource = CATALOGUE[pool.spec.accelerator.name].resource
-    largest = max((gpus_requested(pod, resource) for pod in pods), default=0)
+    largest = max((gpus_requested(pod) for pod in pods), default=0)
     return ObservedPool(pool, replace(state, gpus_per_replica=max(state.gpus_per_replica, largest)))
 
 

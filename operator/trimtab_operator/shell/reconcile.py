@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab_crds.accelerators import CATALOGUE, NVIDIA_RESOURCE
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import Resource, SpecInvalid, load
 from trimtab_crds.routingpolicy import RoutingPolicy
@@ -60,7 +59,7 @@ async def reconcile_pool(deps: Deps, key: Key) -> Result:
         resolution=resolution,
         seen=seen,
         problem=problem,
-        gpus=gpus_held(deps.world.pods(POOL, key), _resource(pool)),
+        gpus=gpus_held(deps.world.pods(POOL, key)),
         nodes=await _nodes(deps, key, _NodesView(pool, no_nodes, seen.trouble)),
         previous=live.get("status") or {},
     )
@@ -165,12 +164,6 @@ async def _nodes(deps: Deps, key: Key, view: _NodesView) -> Fact:
 def _seen(deps: Deps, key: Key) -> Observation:
     deployment = deps.world.deployment(POOL, key, names.engine_name(key[1]))
     return observe(deployment, deps.world.pods(POOL, key))
-
-
-def _resource(pool: Resource | None) -> str:
-    if isinstance(pool, InferencePool) and pool.spec.accelerator.name in CATALOGUE:
-        return CATALOGUE[pool.spec.accelerator.name].resource
-    return NVIDIA_RESOURCE
 
 
 def _result(problem: Problem | None) -> Result:

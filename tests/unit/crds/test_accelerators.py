@@ -4,7 +4,16 @@ import re
 
 import pytest
 
-from trimtab_crds.accelerators import CATALOGUE, GKE_LABEL, PRODUCT_LABEL, Accelerator, accelerator
+from trimtab_crds.accelerators import (
+    CATALOGUE,
+    GKE_LABEL,
+    PRODUCT_LABEL,
+    SLICES,
+    Accelerator,
+    accelerator,
+    is_gpu_resource,
+    is_known,
+)
 
 ALL = list(CATALOGUE.values())
 
@@ -80,3 +89,28 @@ def test_a_name_finds_its_entry():
 def test_an_unknown_name_is_told_with_the_known_ones():
     with pytest.raises(ValueError, match=r"accelerator 'h100' is not in the catalogue; use one of nvidia-t4-16gb, "):
         accelerator("h100")
+
+
+@pytest.mark.parametrize("made", SLICES.values(), ids=lambda made: made.name)
+def test_a_slice_is_a_part_of_its_gpu(made: Accelerator):
+    gpu = CATALOGUE[made.name.partition("-mig-")[0]]
+    compute, gigabytes = map(int, re.fullmatch(r"nvidia\.com/mig-([1-7])g\.(\d+)gb", made.resource).groups())  # type: ignore[union-attr]
+    assert made.name == f"{gpu.name}-mig-{compute}g-{gigabytes}gb"
+    assert len(made.name) <= 63
+    assert made.memory_gib == pytest.approx(gigabytes, rel=0.11)
+    assert made.memory_gib <= 0.51 * gpu.memory_gib
+    assert made.bandwidth_gb_per_second / gpu.bandwidth_gb_per_second == pytest.approx(made.memory_gib / gpu.memory_gib)
+    assert compute / 7 - 1e-9 <= made.tflops["bf16"] / gpu.tflops["bf16"] <= compute / 4 + 1e-9
+    assert is_gpu_resource(made.resource)
+    assert is_known(made.name)
+    assert accelerator(made.name) is made
+
+
+def test_a_profile_that_a_gpu_does_not_have_is_told_with_those_that_it_has():
+    with pytest.raises(ValueError, match=r"use one of nvidia-h100-80gb-mig-1g-10gb, nvidia-h100-80gb-mig-1g-20gb, "):
+        accelerator("nvidia-h100-80gb-mig-5g-50gb")
+
+
+@pytest.mark.parametrize("resource", ["cpu", "memory", "nvidia.com/gpu.shared", "amd.com/gpu"])
+def test_other_resources_are_no_gpus(resource: str):
+    assert not is_gpu_resource(resource)

@@ -189,6 +189,21 @@ def test_a_gpu_that_gke_does_not_have():
     assert "nvidia-a10-24gb," not in words
 
 
+@pytest.mark.parametrize("nodes", [karpenter(), compute_class({})], ids=["Karpenter", "GKE"])
+def test_slices_need_nodes_that_are_there(nodes: dict[str, Any]):
+    (words,) = nodepools.refusals(pool_of(nodes, accelerator="nvidia-h100-80gb-mig-3g-40gb"))
+    assert words == (
+        f"accelerator.name nvidia-h100-80gb-mig-3g-40gb is a slice, which nodes.mode {nodes['mode']} cannot make; "
+        "use nodes.mode Static"
+    )
+
+
+def test_a_slice_is_asked_for_by_its_profile():
+    pod = pod_template(pool_of({}, accelerator="nvidia-h100-80gb-mig-3g-40gb"), [], {})
+    assert pod["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/mig-3g.40gb": "1"}
+    assert pod["spec"]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+
 def test_whose_an_object_is_its_uid_says():
     manifest = made(karpenter())
     assert nodepools.is_of(manifest, UID)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from support.operatorparts import GPU, pod
+from support.operatorparts import pod
 from trimtab_operator.core.observe import Observation, gpus_held, observe
 
 
@@ -80,12 +80,18 @@ def test_a_quota_that_is_used_up_comes_first():
 
 def test_gpus_are_counted_by_the_pods_own_requests():
     alive = [pod("a", gpus=4), pod("b", "draining", gpus=2), pod("c", "done", gpus=8), pod("d", gpus=0)]
-    assert gpus_held(alive, GPU) == 6
+    assert gpus_held(alive) == 6
 
 
 def test_claimed_gpus_count_like_those_of_the_device_plugin():
     claimed = pod("a", gpus=0)
     claimed["metadata"]["annotations"] = {"trimtab.dev/gpus": "4"}
-    assert gpus_held([claimed], GPU) == 0, "an annotation alone holds nothing"
+    assert gpus_held([claimed]) == 0, "an annotation alone holds nothing"
     claimed["spec"]["resourceClaims"] = [{"name": "gpus", "resourceClaimTemplateName": "x"}]
-    assert gpus_held([claimed, pod("b", gpus=2)], GPU) == 6
+    assert gpus_held([claimed, pod("b", gpus=2)]) == 6
+
+
+def test_slices_count_one_each_beside_whole_gpus_of_an_earlier_spec():
+    sliced = pod("a", gpus=0)
+    sliced["spec"]["containers"][0]["resources"]["limits"] = {"nvidia.com/mig-3g.40gb": "1", "memory": "8Gi"}
+    assert gpus_held([sliced, pod("b", "draining", gpus=2)]) == 3

@@ -57,6 +57,32 @@ def test_the_template_asks_for_the_gpus_of_one_replica():
     }
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "devices"),
+    [
+        pytest.param({}, {"deviceClassName": "gpu.nvidia.com"}, id="whole GPUs"),
+        pytest.param(
+            {"name": f"{H100}-mig-3g-40gb"},
+            {
+                "deviceClassName": "mig.nvidia.com",
+                "selectors": [{"cel": {"expression": "device.attributes['gpu.nvidia.com'].profile == '3g.40gb'"}}],
+            },
+            id="a slice",
+        ),
+        pytest.param(
+            {"name": f"{H100}-mig-3g-40gb", "deviceClassName": "ours"},
+            {"deviceClassName": "ours"},
+            id="a class of ours",
+        ),
+    ],
+)
+def test_the_devices_that_are_asked_for(accelerator: dict[str, Any], devices: dict[str, Any]):
+    template = gpuclaim.claim_template(pool_of(**accelerator))
+    assert template is not None
+    [request] = template["spec"]["spec"]["devices"]["requests"]
+    assert request["exactly"] == devices | {"allocationMode": "ExactCount", "count": 1}
+
+
 def test_pods_claim_and_ask_for_no_resource():
     pool = pool_of(count=2)
     template = gpuclaim.claim_template(pool)
@@ -66,7 +92,7 @@ def test_pods_claim_and_ask_for_no_resource():
         {"name": "gpus", "resourceClaimTemplateName": template["metadata"]["name"]}
     ]
     assert pod["spec"]["containers"][0]["resources"] == {"requests": {}, "limits": {}, "claims": [{"name": "gpus"}]}
-    assert gpus_requested(pod, "nvidia.com/gpu") == 2
+    assert gpus_requested(pod) == 2
 
 
 def test_by_the_device_plugin_nothing_is_claimed():
@@ -76,7 +102,7 @@ def test_by_the_device_plugin_nothing_is_claimed():
     pod = pod_template(pool, [], {})
     assert "resourceClaims" not in pod["spec"]
     assert pod["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
-    assert gpus_requested(pod, "nvidia.com/gpu") == 1
+    assert gpus_requested(pod) == 1
 
 
 def test_the_template_is_owned_and_written_once(bench: Bench):
