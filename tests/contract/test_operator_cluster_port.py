@@ -10,7 +10,7 @@ from support.fakecluster import FakeCluster
 from support.manifests import pool_manifest
 from testcluster.cluster import Cluster
 from trimtab_crds.manifests import definitions
-from trimtab_operator.core.kinds import CONFIG_MAP, LEASE, POOL
+from trimtab_operator.core.kinds import CONFIG_MAP, DEPLOYMENT, LEASE, NODE_POOL, POOL, Kind
 from trimtab_operator.shell.cluster import ClusterError, FencedError, connect
 
 pytestmark = pytest.mark.contract
@@ -240,3 +240,23 @@ def test_who_may_not_write_is_stopped_before_the_request(kubeconfig: str):
             await cluster.close()
 
     asyncio.run(story())
+
+
+def test_kinds_that_are_served_and_kinds_that_are_not(run: Callable[[Story[list[bool]]], list[bool]]):
+    async def story(cluster: Any) -> list[bool]:
+        absent = Kind("nobody.trimtab.test/v1", "Nothing", "nothings")
+        unknown = Kind("apps/v1", "Deploymint", "deploymints")
+        if isinstance(cluster, FakeCluster):
+            cluster.not_served.update((absent, unknown))
+        return [await cluster.serves(kind) for kind in (DEPLOYMENT, POOL, absent, unknown)]
+
+    assert run(story) == [True, True, False, False]
+
+
+def test_what_is_in_no_namespace_or_of_no_kind_is_absent(run: Callable[[Story[None]], None]):
+    async def story(cluster: Any) -> None:
+        for kind in (NODE_POOL, Kind("nobody.trimtab.test/v1", "Nothing", "nothings")):
+            assert await cluster.get(kind, None, "nobody") is None
+            await cluster.delete(kind, None, "nobody", uid="x")
+
+    run(story)

@@ -15,7 +15,7 @@ from trimtab_operator.core.kinds import CLAIM_TEMPLATE
 
 Manifest = dict[str, Any]
 
-#: DeviceClasses of NVIDIA's DRA driver (kubernetes-sigs/dra-driver-nvidia-gpu); the first is its attributes' domain too.
+#: DeviceClasses of NVIDIA's DRA driver; the first is the domain of its attributes too.
 GPU_CLASS = "gpu.nvidia.com"
 SLICE_CLASS = "mig.nvidia.com"
 #: Name of the claim in the pod, and of its only request.
