@@ -92,8 +92,11 @@ async def release_nodes(deps: Deps, key: Key) -> None:
 async def sweep_nodes(deps: Deps) -> None:
     """Delete objects of ours whose pool is gone, is another one by now, or wants none of the kind.
 
-    The API server is asked for every pool in question: a watch that lags must cost nobody's nodes.
+    The API server is asked for every pool in question: a watch that lags must cost nobody's nodes, nor must a moment
+    in which the CRD of pools is not served.
     """
+    if not await deps.cluster.serves(POOL):
+        return
     for kind in NODE_KINDS:
         try:
             found = await deps.cluster.list_all(kind, None, _SELECTOR)

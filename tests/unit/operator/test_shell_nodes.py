@@ -129,6 +129,17 @@ def test_the_sweep_takes_orphans_only(bench: Bench, stale_world: bool):
     assert node_objects(bench) == [("NodePool", NAME)]
 
 
+def test_without_the_crd_of_pools_nothing_is_swept(bench: Bench):
+    run(bench)
+    bench.cluster.remove(POOL, "low")
+    bench.cluster.not_served.add(POOL)
+    asyncio.run(sweep_nodes(bench.refresh()))
+    assert node_objects(bench) == [("NodePool", NAME)]
+    bench.cluster.not_served.clear()
+    asyncio.run(sweep_nodes(bench.refresh()))
+    assert node_objects(bench) == []
+
+
 def test_the_sweep_tells_a_pool_from_its_successor(bench: Bench):
     run(bench)
     bench.cluster.remove(POOL, "low")
