@@ -78,6 +78,54 @@ class Shape(Spec):
     kv_heads: int = Field(description="Key and value heads (`num_key_value_heads`).", ge=1, le=1024)
     head_dim: int = Field(description="Size of one head (`head_dim`).", ge=1, le=4096)
     experts: int = Field(default=0, description="Experts per MoE layer; 0 for a dense model.", ge=0, le=10_000)
+    latent_attention: bool = Field(
+        default=False,
+        description="Multi-head latent attention (MLA, `kv_lora_rank`): one latent of `headDim` (`kv_lora_rank` plus "
+        "`qk_rope_head_dim`) is cached instead of keys and values, and `kvHeads` is 1.",
+    )
+    query_width: int | None = Field(
+        default=None,
+        description="Width that a query attends with; attentionHeads times headDim if absent. With latent attention: "
+        "`num_attention_heads` x (`qk_nope_head_dim` + `qk_rope_head_dim` + `v_head_dim`) / 2.",
+        ge=1,
+        le=10_000_000,
+    )
+    full_attention_layers: int | None = Field(
+        default=None, description="Layers that attend to the whole context; all if absent.", ge=0, le=1000
+    )
+    window_tokens: int = Field(
+        default=0,
+        description="How far the other layers look back (`sliding_window`); 0 for linear attention.",
+        ge=0,
+        le=10_000_000,
+    )
+    max_context_tokens: PositiveTokens | None = Field(
+        default=None, description="Longest context that the model allows (`max_position_embeddings`)."
+    )
+    mtp_layers: int | None = Field(
+        default=None,
+        description="Layers for multi-token prediction (`num_nextn_predict_layers`); unknown if absent.",
+        ge=0,
+        le=64,
+    )
+    weight_bits: int | None = Field(
+        default=None,
+        description="Bits per weight of the checkpoint; guessed from model.name if absent.",
+        ge=1,
+        le=32,
+    )
+    quantization: str | None = Field(
+        default=None,
+        description="What the checkpoint's `quantization_config` says, in vLLM's words (fp8, awq, gptq, mxfp4, "
+        "modelopt_fp4, compressed-tensors, ...).",
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        max_length=64,
+    )
+    float16_overflows: bool = Field(
+        default=False,
+        description="vLLM refuses float16 for this type of model (Gemma 2 and 3, GLM-4): GPUs without bfloat16 run it "
+        "in float32.",
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -91,6 +139,21 @@ class Shape(Spec):
             lambda s: s.active_parameters_millions is None or s.active_parameters_millions <= s.parameters_millions,
             "model.shape.activeParametersMillions {activeParametersMillions} is above parametersMillions "
             "{parametersMillions}; lower it",
+        ),
+        Rule(
+            "!has(self.fullAttentionLayers) || self.fullAttentionLayers <= self.layers",
+            lambda s: (s.full_attention_layers or 0) <= s.layers,
+            "model.shape.fullAttentionLayers {fullAttentionLayers} is above layers {layers}; lower it",
+        ),
+        Rule(
+            "!has(self.quantization) || has(self.weightBits)",
+            lambda s: s.quantization is None or s.weight_bits is not None,
+            "model.shape.quantization {quantization} needs weightBits; set it to the bits of one weight",
+        ),
+        Rule(
+            "!self.latentAttention || self.kvHeads == 1",
+            lambda s: not s.latent_attention or s.kv_heads == 1,
+            "model.shape.kvHeads {kvHeads} beside latentAttention; set it to 1: all heads share one latent",
         ),
     )
 

@@ -52,6 +52,24 @@ BROKEN_RULES = (
         "model.shape.activeParametersMillions 9000 is above parametersMillions 8190; lower it",
     ),
     _rule(
+        "pool: more layers with full attention than layers",
+        pool_manifest(spec__model__shape=shape(fullAttentionLayers=37)),
+        "spec.model.shape",
+        "model.shape.fullAttentionLayers 37 is above layers 36; lower it",
+    ),
+    _rule(
+        "pool: a quantized checkpoint without its bits",
+        pool_manifest(spec__model__shape=shape(quantization="awq")),
+        "spec.model.shape",
+        "model.shape.quantization awq needs weightBits; set it to the bits of one weight",
+    ),
+    _rule(
+        "pool: latent attention with several key heads",
+        pool_manifest(spec__model__shape=shape(latentAttention=True)),
+        "spec.model.shape",
+        "model.shape.kvHeads 8 beside latentAttention; set it to 1: all heads share one latent",
+    ),
+    _rule(
         "pool: a method that needs a draft without one",
         pool_manifest(spec__recipe={"speculation": {"method": "eagle3"}}),
         "spec.recipe.speculation",

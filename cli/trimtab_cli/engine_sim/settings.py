@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab_cli.engine_sim.arguments import ArgumentError, known_flags, parse
+from trimtab_cli.engine_sim.arguments import ArgumentError, parse
 from trimtab_cli.engine_sim.engine import EngineConfig
 from trimtab_cli.engine_sim.presets import context_tokens, resolve_shape
 from trimtab_cli.engine_sim.speculation import METHODS, NO_SPECULATION, Speculation
 from trimtab_crds.accelerators import Accelerator, accelerator
 from trimtab_crds.capacity import ModelShape, Replica
+from trimtab_crds.vllmflags import known_flags
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgG]?)$")
 _UNITS = {"": 1, "k": 1e3, "K": 2**10, "m": 1e6, "M": 2**20, "g": 1e9, "G": 2**30}

@@ -11,8 +11,16 @@ from collections.abc import Callable, Iterator
 from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.capacity import Replica
 from trimtab_crds.inferencepool import InferencePool, Quantization, SpeculationMethod
-from trimtab_operator.core.choices import Choices, capability, checkpoint_bits, engine_defaults
-from trimtab_operator.core.engineargs import refused_args
+from trimtab_operator.core.choices import (
+    Choices,
+    SpeculationChoice,
+    capability,
+    checkpoint_bits,
+    checkpoint_type,
+    engine_defaults,
+    latent_attention,
+)
+from trimtab_operator.core.engineargs import refused_args, unknown_args
 from trimtab_operator.core.names import OWN_VOLUMES
 from trimtab_operator.core.reasoningparsers import unknown_parser
 from trimtab_operator.core.replica import replica_of
@@ -21,6 +29,7 @@ Check = Callable[[InferencePool, Choices, Accelerator], Iterator[str]]
 KNOWN_VERSIONS = ("0.32", "0.33")
 _GIB = 2**30
 _MXFP4_CAPABILITY = (8, 0)
+_BFLOAT16_CAPABILITY = (8, 0)
 _MXFP4_SOURCE = "vLLM, model_executor/layers/quantization/mxfp4.py"
 #: The project's own image, which lacks optional packages; a registry's mirror of it counts too.
 _UPSTREAM_IMAGE = re.compile(r"(^|/)vllm/vllm-openai([:@]|$)")
@@ -61,7 +70,7 @@ def parallelism(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iter
 def quantization(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
     """Quantization that the GPU cannot read, that the checkpoint already has, or that covers nothing of the model."""
     model, asked = pool.spec.model, chosen.quantization
-    native_mxfp4 = any(n in model.name.lower() for n in ("mxfp4", "gpt-oss"))
+    native_mxfp4 = "mxfp4" in checkpoint_type(model)
     if capability(gpu) < _MXFP4_CAPABILITY and (native_mxfp4 or asked is Quantization.MXFP4):
         yield (
             f"accelerator.name {gpu.name} has compute capability {gpu.compute_capability} and mxfp4 weights need 8.0; "
@@ -95,9 +104,15 @@ def _mxfp4(pool: InferencePool) -> Iterator[str]:
 
 
 def kv_cache(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
-    """vLLM refuses fp8_e5m2 entries beside fp8 weights."""
-    fp8_weights = chosen.quantization is Quantization.FP8 or "fp8" in pool.spec.model.name.lower()
-    if chosen.kv_dtype == "fp8_e5m2" and fp8_weights:
+    """vLLM refuses fp8_e5m2 entries beside fp8 weights and in a cache of latents."""
+    model = pool.spec.model
+    fp8_weights = chosen.quantization is Quantization.FP8 or "fp8" in checkpoint_type(model)
+    if chosen.kv_dtype == "fp8_e5m2" and latent_attention(model):
+        yield (
+            "recipe.kvCache.dtype fp8_e5m2 is read by no kernel for latent attention (model.shape.latentAttention "
+            "true); set it to fp8 or auto (source: vLLM, v1/attention/backends/mla)"
+        )
+    elif chosen.kv_dtype == "fp8_e5m2" and fp8_weights:
         yield (
             "recipe.kvCache.dtype fp8_e5m2 is refused by vLLM beside fp8 weights; "
             "set recipe.kvCache.dtype to fp8 or recipe.quantization to another type "
@@ -121,11 +136,58 @@ def speculation(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Itera
             "recipe.speculation.method suffix needs the Python package arctic-inference, which engine.image "
             f"{pool.spec.engine.image} does not have; use an image that has it or the method ngram"
         )
+    yield from _mtp(pool, asked)
     tokens = chosen.max_batched_tokens or engine_defaults(gpu)[1]
     if tokens <= asked.slots:
         yield (
             f"recipe.batching.maxBatchedTokens {tokens} is too small for recipe.speculation.method {asked.method} with "
             f"{asked.tokens} tokens; raise it to at least {asked.slots + 1} or lower speculation.tokens"
+        )
+
+
+def _mtp(pool: InferencePool, asked: SpeculationChoice) -> Iterator[str]:
+    """MTP runs layers of the checkpoint; several are run in turn, so their number divides the tokens."""
+    layers = pool.spec.model.shape.mtp_layers if pool.spec.model.shape else None
+    if asked.method is not SpeculationMethod.MTP or layers is None:
+        return
+    if layers == 0:
+        yield (
+            "recipe.speculation.method mtp needs layers for it in the checkpoint and model.shape.mtpLayers is 0; use "
+            "another method, or correct model.shape (source: vLLM, config/speculative.py, hf_config_override)"
+        )
+    elif asked.tokens > layers and asked.tokens % layers:
+        yield (
+            f"recipe.speculation.tokens {asked.tokens} is no multiple of model.shape.mtpLayers {layers}; set it to "
+            f"{asked.tokens - asked.tokens % layers} (source: vLLM, config/speculative.py, n_predict)"
+        )
+
+
+def dtype(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
+    """Without bfloat16 vLLM takes float16, or float32 where that overflows; float32 excludes quantization."""
+    model = pool.spec.model
+    if capability(gpu) >= _BFLOAT16_CAPABILITY or model.shape is None or not model.shape.float16_overflows:
+        return
+    quantized = checkpoint_type(model) or chosen.quantization
+    if quantized != Quantization.CHECKPOINT:
+        yield (
+            f"recipe.quantization {quantized}: accelerator.name {gpu.name} (compute capability "
+            f"{gpu.compute_capability}) has no bfloat16, model.shape.float16Overflows leaves float32, and quantized "
+            "weights are not multiplied in it; use an accelerator from compute capability 8.0 on"
+            " (source: vLLM, config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS)"
+        )
+
+
+def context(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """A context above the model's own needs rope scaling, or vLLM's word that the user knows better."""
+    model, engine = pool.spec.model, pool.spec.engine
+    longest = model.shape.max_context_tokens if model.shape else None
+    scaled = any(arg.replace("_", "-").startswith("--hf-overrides") for arg in engine.args)
+    allowed = any(env.name == "VLLM_ALLOW_LONG_MAX_MODEL_LEN" and env.value == "1" for env in engine.env)
+    if model.context_tokens and longest and model.context_tokens > longest and not (scaled or allowed):
+        yield (
+            f"model.contextTokens {model.context_tokens} is above model.shape.maxContextTokens {longest}; lower it, or "
+            "scale the positions by engine.args --hf-overrides "
+            "(source: vLLM, config/model.py, _get_and_verify_max_len)"
         )
 
 
@@ -167,7 +229,7 @@ def memory(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[s
 
 def _context(pool: InferencePool, replica: Replica, fix: str) -> Iterator[str]:
     asked = pool.spec.model.context_tokens
-    if asked is None or replica.kv_capacity_tokens >= asked:
+    if asked is None or replica.kv_capacity_bytes >= replica.shape.kv_bytes(asked):
         return
     fp8 = ", set recipe.kvCache.dtype to fp8" if replica.shape.kv_bits == 16 else ""
     yield (
@@ -182,10 +244,12 @@ def _smaller(chosen: Choices) -> str:
 
 
 def arguments(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
-    """Arguments that would override the recipe."""
+    """Arguments that would override the recipe, or that vLLM does not have."""
     asked = chosen.speculation
     dflash = asked is not None and asked.method is SpeculationMethod.DFLASH
-    yield from refused_args(pool.spec.engine.args, dflash=dflash)
+    engine = pool.spec.engine
+    yield from refused_args(engine.args, dflash=dflash)
+    yield from unknown_args(engine.args, engine.version)
 
 
 def pod(pool: InferencePool, _chosen: Choices, gpu: Accelerator) -> Iterator[str]:
@@ -207,6 +271,8 @@ CHECKS: tuple[Check, ...] = (
     kv_cache,
     batching,
     speculation,
+    dtype,
+    context,
     reasoning,
     memory,
     arguments,

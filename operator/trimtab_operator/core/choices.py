@@ -121,8 +121,29 @@ def has_fp8_attention(gpu: Accelerator) -> bool:
 
 
 def checkpoint_bits(model: Model) -> int | None:
-    """Bits per weight that the checkpoint's name gives away; None for one that looks unquantized."""
+    """Bits per weight of a quantized checkpoint, by its shape or else by its name; None for an unquantized one."""
+    shape = model.shape
+    if shape is not None and shape.weight_bits is not None:
+        return shape.weight_bits if shape.quantization else None
     return next((bits for bits, pattern in _QUANTIZED_NAME if pattern.search(model.name)), None)
+
+
+def checkpoint_type(model: Model) -> str:
+    """vLLM's name of the checkpoint's quantization, by its shape or else guessed from its name; empty if there is none.
+
+    Of a name only `fp8` and `mxfp4` are told apart: rules rest on these two.
+    """
+    shape, name = model.shape, model.name.lower()
+    if shape is not None and shape.weight_bits is not None:
+        return shape.quantization or ""
+    if "mxfp4" in name or "gpt-oss" in name:
+        return "mxfp4"
+    return "fp8" if "fp8" in name else ""
+
+
+def latent_attention(model: Model) -> bool:
+    """Whether the model is known to cache latents (MLA)."""
+    return model.shape is not None and model.shape.latent_attention
 
 
 def engine_defaults(gpu: Accelerator) -> tuple[int, int]:
@@ -151,7 +172,7 @@ def choose(pool: InferencePool, gpu: Accelerator) -> tuple[Choices, list[Drop]]:
         speculation=_speculation(recipe),
     )
     chosen = _with_batching(chosen, recipe, gpu)
-    chosen = _with_attention_backend(chosen, gpu, drops)
+    chosen = _with_attention_backend(chosen, gpu, drops, latent=latent_attention(pool.spec.model))
     return chosen, drops + _weight_only(chosen, gpu) + _crowded(chosen, gpu)
 
 
@@ -208,9 +229,17 @@ def _with_batching(chosen: Choices, recipe: Recipe, gpu: Accelerator) -> Choices
     return replace(chosen, max_sequences=sequences, max_batched_tokens=tokens)
 
 
-def _with_attention_backend(chosen: Choices, gpu: Accelerator, drops: list[Drop]) -> Choices:
+def _with_attention_backend(chosen: Choices, gpu: Accelerator, drops: list[Drop], *, latent: bool) -> Choices:
     """DFlash drafts attend without a causal mask; its publishers run it on FlashAttention."""
     if chosen.speculation is None or chosen.speculation.method is not SpeculationMethod.DFLASH:
+        return chosen
+    if latent:
+        drops.append(
+            Drop(
+                "recipe.speculation.method dflash: --attention-backend flash_attn",
+                "FlashAttention does not read latents (model.shape.latentAttention true), so vLLM picks its own",
+            )
+        )
         return chosen
     reads_cache = chosen.kv_dtype == "auto" or (chosen.kv_dtype == "fp8" and has_fp8_attention(gpu))
     if capability(gpu) >= (8, 0) and reads_cache:

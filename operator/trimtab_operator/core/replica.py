@@ -3,10 +3,12 @@
 Rates are planned for a typical query (1,024 prompt tokens, 512 of answer) where the caller knows no better.
 """
 
+from dataclasses import replace
+
 from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.capacity import Rates, Replica, rates
 from trimtab_crds.inferencepool import InferencePool, Quantization
-from trimtab_crds.shapes import ModelShape
+from trimtab_crds.specshape import model_shape
 from trimtab_operator.core.choices import Choices, checkpoint_bits, engine_defaults
 
 PLANNED_PROMPT_TOKENS = 1024
@@ -20,20 +22,11 @@ def replica_of(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Replic
     shape = pool.spec.model.shape
     if shape is None:
         return None
-    parameters = shape.parameters_millions * 10**6
-    active = shape.active_parameters_millions
+    bits = _BITS.get(chosen.quantization) or checkpoint_bits(pool.spec.model)
+    whole = model_shape(shape, weight_bits=bits, kv_bits=16 if chosen.kv_dtype == "auto" else 8)
     return Replica(
-        shape=ModelShape(
-            parameters=parameters,
-            active_parameters=active * 10**6 if active else parameters,
-            layers=shape.layers,
-            # With more GPUs than key heads every GPU keeps a copy of one.
-            kv_heads=max(shape.kv_heads, chosen.tensor),
-            head_dim=shape.head_dim,
-            weight_bits=_BITS.get(chosen.quantization) or checkpoint_bits(pool.spec.model) or 16,
-            kv_bits=16 if chosen.kv_dtype == "auto" else 8,
-            query_width=shape.attention_heads * shape.head_dim,
-        ),
+        # With more GPUs than key heads every GPU keeps a copy of one.
+        shape=replace(whole, kv_heads=max(shape.kv_heads, chosen.tensor)),
         accelerator=gpu,
         gpus=pool.spec.accelerator.count,
         max_sequences=chosen.max_sequences or engine_defaults(gpu)[0],

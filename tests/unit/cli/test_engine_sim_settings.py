@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from trimtab_cli.engine_sim import main
-from trimtab_cli.engine_sim.arguments import ArgumentError, known_flags
+from trimtab_cli.engine_sim.arguments import ArgumentError
 from trimtab_cli.engine_sim.presets import PRESETS, resolve_shape
 from trimtab_cli.engine_sim.settings import FOLLOWED, Settings, settings_from
+from trimtab_crds.vllmflags import known_flags
 
 MODEL = "Qwen/Qwen3-8B"
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from support.modelshapes import config, models
 from trimtab_crds.shapes import ModelShape, shape_from_config
+from trimtab_crds.specshape import model_shape, spec_shape
 
 LLAMA_8B = {
     "hidden_size": 4096,
@@ -168,3 +170,43 @@ def test_shapes_that_no_model_has(fields: dict[str, int], message: str):
     good = {"parameters": 10, "active_parameters": 10, "layers": 4, "kv_heads": 1, "head_dim": 8}
     with pytest.raises(ValueError, match=message):
         ModelShape(**(good | fields))
+
+
+@pytest.mark.parametrize("name", models())
+def test_a_pools_shape_is_the_capacity_models(name: str):
+    found, wanted = model_shape(spec_shape(config(name))), shape_from_config(config(name))
+    assert found.parameters == pytest.approx(wanted.parameters, rel=0.001)
+    assert found.active_parameters == pytest.approx(wanted.active_parameters, rel=0.001)
+    for field in ("layers", "kv_bytes_per_token", "attending_layers", "window_tokens", "weight_bits", "query_width"):
+        assert getattr(found, field) == getattr(wanted, field), field
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        pytest.param(
+            "deepseek-ai/DeepSeek-V3",
+            {"latent_attention": True, "mtp_layers": 1, "quantization": "fp8", "weight_bits": 8, "experts": 256},
+            id="latents, fp8, mtp",
+        ),
+        pytest.param("Qwen/Qwen3-32B-AWQ", {"quantization": "awq", "weight_bits": 4, "mtp_layers": 0}, id="awq"),
+        pytest.param("Qwen/Qwen3-8B", {"quantization": None, "max_context_tokens": 40960}, id="plain"),
+        pytest.param("Qwen/Qwen3-Next-80B-A3B-Instruct", {"mtp_layers": None}, id="mtp not counted"),
+        pytest.param("google/gemma-3-1b-it", {"float16_overflows": True}, id="no float16"),
+    ],
+)
+def test_facts_that_recipes_need(name: str, facts: dict[str, Any]):
+    shape = spec_shape(config(name))
+    assert {field: getattr(shape, field) for field in facts} == facts
+
+
+@pytest.mark.parametrize(
+    ("quantization", "name"),
+    [
+        pytest.param({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt_fp4", id="nvfp4"),
+        pytest.param({"quant_method": "modelopt", "quant_algo": "FP8"}, "modelopt", id="modelopt-fp8"),
+        pytest.param({"quant_method": "GPTQ", "bits": 4}, "gptq", id="capitals"),
+    ],
+)
+def test_the_checkpoints_quantization_in_vllms_words(quantization: dict[str, Any], name: str):
+    assert spec_shape(LLAMA_8B | {"quantization_config": quantization}).quantization == name

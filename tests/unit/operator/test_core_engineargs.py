@@ -2,7 +2,7 @@
 
 import pytest
 
-from trimtab_operator.core.engineargs import refused_args
+from trimtab_operator.core.engineargs import refused_args, unknown_args
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,34 @@ def test_the_attention_backend_belongs_to_dflash_while_it_is_used():
 def test_two_dashes_alone_would_hide_what_follows():
     (sentence,) = refused_args(["--", "--port"])[:1]
     assert sentence == "engine.args -- ends the list of flags, and what follows it would be lost; remove it"
+
+
+@pytest.mark.parametrize(
+    "arg",
+    [
+        "--stream-interval=2",
+        "--stream_interval",
+        "--stream-int",
+        "-O3",
+        "-cc.mode=3",
+        "-cc",
+        "2",
+        "-1",
+        "--kv-transfer-config.kv_role=kv_both",
+    ],
+)
+def test_flags_that_vllm_has_in_every_spelling(arg: str):
+    assert unknown_args([arg], "0.32.0") == []
+
+
+@pytest.mark.parametrize(
+    ("arg", "fix"),
+    [
+        ("--stream-intervall=2", "use --stream-interval or remove it"),
+        ("--max_num_sequences", "use --max-num-seqs or remove it"),
+        ("-zz", "remove it"),
+    ],
+)
+def test_flags_that_vllm_lacks_are_refused_with_the_nearest(arg: str, fix: str):
+    assert unknown_args([arg], "0.32.1") == [f"engine.args {arg} is no flag of vLLM 0.32.0; {fix}"]
+    assert unknown_args([arg], "0.33.0") == []
