@@ -22,7 +22,10 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One resource: `flags` follow `vllm serve MODEL`; `reasons` say why it is refused, `dropped` what was left out."""
+    """One resource: `flags` follow `vllm serve MODEL`; `reasons` say why it is refused, `dropped` what was left out.
+
+    `preset` is the one that a pool's choices start from, and `preset_why` what made `auto` choose it.
+    """
 
     kind: str
     namespace: str
@@ -33,6 +36,8 @@ class Rendered:
     dropped: tuple[tuple[str, str], ...] = ()
     reasons: tuple[str, ...] = ()
     objects: tuple[Manifest, ...] = ()
+    preset: str = ""
+    preset_why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of `-o json`."""
@@ -41,6 +46,7 @@ class Rendered:
             "namespace": self.namespace,
             "name": self.name,
             "accepted": self.accepted,
+            **({"preset": self.preset, "presetWhy": self.preset_why} if self.preset else {}),
             "flags": list(self.flags),
             "dropped": [{"what": what, "why": why} for what, why in self.dropped],
             "reasons": list(self.reasons),
@@ -131,6 +137,8 @@ def _pool(pool: InferencePool) -> Rendered:
         flags=resolution.flags,
         dropped=tuple((drop.what, drop.why) for drop in resolution.dropped),
         reasons=resolution.reasons,
+        preset=resolution.preset,
+        preset_why=resolution.preset_why,
         objects=tuple(pool_objects(pool, resolution, replicas=pool.spec.replicas)) if resolution.accepted else (),
     )
 
@@ -165,6 +173,8 @@ def _text(rendered: Rendered) -> str:
 def _lines(rendered: Rendered) -> Iterator[str]:
     verdict = "accepted" if rendered.accepted else "REFUSED"
     yield f"{rendered.kind} {rendered.namespace}/{rendered.name}: {verdict}"
+    if rendered.preset_why:
+        yield f"  preset {rendered.preset}: {rendered.preset_why}"
     for reason in rendered.reasons:
         yield f"  {reason}"
     if rendered.flags:

@@ -1,12 +1,12 @@
 """InferencePool: identical replicas of one model with one recipe on one GPU shape (`inferencepools.trimtab.dev`)."""
 
-from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from trimtab_crds.meta import API_VERSION, Condition, ObjectMeta, Rule, Spec, Status, Word
+from trimtab_crds.recipespec import Recipe
 from trimtab_crds.scalars import Argument, Gpus, Label, Milliseconds, PositiveTokens, Replicas, Seconds
 
 KIND: Literal["InferencePool"] = "InferencePool"
@@ -26,42 +26,6 @@ _IS_MANAGED = f"{list(MANAGED_FLAGS)}.exists(f, a == f || a.startsWith(f + '='))
 
 def _is_managed(argument: str) -> bool:
     return argument.split("=", 1)[0] in MANAGED_FLAGS
-
-
-class Preset(StrEnum):
-    """A recipe for a kind of load; every choice it makes can be overridden field by field."""
-
-    BALANCED = "balanced"
-    INTERACTIVE = "interactive"
-    REASONING = "reasoning"
-    LONG_CONTEXT = "long-context"
-    THROUGHPUT = "throughput"
-    MEMORY_SAVER = "memory-saver"
-
-
-class SpeculationMethod(StrEnum):
-    """How the next tokens are guessed (vLLM `--speculative-config`, key `method`)."""
-
-    NONE = "none"
-    NGRAM = "ngram"
-    SUFFIX = "suffix"
-    MTP = "mtp"
-    EAGLE3 = "eagle3"
-    DFLASH = "dflash"
-    DRAFT_MODEL = "draft_model"
-
-
-class Quantization(StrEnum):
-    """Weight quantization. `checkpoint` uses what the checkpoint says; `fp8` and `nvfp4` quantize at load."""
-
-    CHECKPOINT = "checkpoint"
-    FP8 = "fp8"
-    NVFP4 = "nvfp4"
-    MXFP4 = "mxfp4"
-    INT8 = "int8"
-
-
-NEEDS_DRAFT = (SpeculationMethod.EAGLE3, SpeculationMethod.DFLASH, SpeculationMethod.DRAFT_MODEL)
 
 
 class Shape(Spec):
@@ -274,88 +238,6 @@ class Nodes(Spec):
     tolerations: list[Toleration] = Field(default_factory=list, description="Taints to tolerate.", max_length=32)
 
 
-class Speculation(Spec):
-    """Speculative decoding: guess several tokens, verify them in one step."""
-
-    method: SpeculationMethod = Field(description="How tokens are guessed; `none` switches a preset's choice off.")
-    tokens: int | None = Field(
-        default=None, description="Tokens guessed per step; the method's usual number if absent.", ge=1, le=64
-    )
-    model: str | None = Field(
-        default=None,
-        description="The draft: required for eagle3, dflash and draft_model.",
-        min_length=1,
-        max_length=512,
-    )
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!(self.method in ['eagle3', 'dflash', 'draft_model']) || has(self.model)",
-            lambda s: s.method not in NEEDS_DRAFT or s.model is not None,
-            "recipe.speculation.method {method} needs a draft; "
-            "set recipe.speculation.model to one trained for this model",
-        ),
-        Rule(
-            "(self.method in ['eagle3', 'dflash', 'draft_model']) || !has(self.model)",
-            lambda s: s.method in NEEDS_DRAFT or s.model is None,
-            "recipe.speculation.method {method} takes no draft; remove recipe.speculation.model",
-        ),
-    )
-
-
-class KvCache(Spec):
-    """The key-value cache."""
-
-    dtype: Literal["auto", "fp8", "fp8_e5m2"] = Field(
-        default="auto", description="Type of its entries (`--kv-cache-dtype`); fp8 halves its memory."
-    )
-
-
-class Parallelism(Spec):
-    """How one replica spreads over its GPUs. The product must be the GPUs per replica."""
-
-    tensor: int = Field(default=1, description="Tensor parallel size (`--tensor-parallel-size`).", ge=1, le=64)
-    pipeline: int = Field(default=1, description="Pipeline stages (`--pipeline-parallel-size`).", ge=1, le=64)
-
-
-class Batching(Spec):
-    """How much one step of the engine takes on."""
-
-    max_sequences: int | None = Field(
-        default=None, description="Sequences in one batch (`--max-num-seqs`).", ge=1, le=8192
-    )
-    max_batched_tokens: int | None = Field(
-        default=None, description="Tokens in one step (`--max-num-batched-tokens`).", ge=1, le=1_048_576
-    )
-    max_queued_requests: int | None = Field(
-        default=None, description="Requests that may wait before the engine answers 503.", ge=1, le=100_000
-    )
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.maxSequences) || !has(self.maxBatchedTokens) || self.maxBatchedTokens >= self.maxSequences",
-            lambda s: (s.max_sequences or 0) <= (s.max_batched_tokens or 1_048_576),
-            "recipe.batching.maxBatchedTokens {maxBatchedTokens} is below maxSequences {maxSequences}; "
-            "raise it: every running sequence needs one token a step",
-        ),
-    )
-
-
-class Recipe(Spec):
-    """The set of vLLM optimisations of a pool: a preset, and what overrides it."""
-
-    preset: Preset = Field(default=Preset.BALANCED, description="Where the choices start from.")
-    speculation: Speculation | None = Field(default=None, description="Speculative decoding.")
-    quantization: Quantization | None = Field(default=None, description="Weight quantization.")
-    kv_cache: KvCache | None = Field(default=None, description="The key-value cache.")
-    parallelism: Parallelism | None = Field(
-        default=None,
-        description="How a replica spreads over its GPUs; tensor parallel over all of them if absent.",
-    )
-    batching: Batching | None = Field(default=None, description="How much one step takes on.")
-    prefix_caching: bool | None = Field(default=None, description="Keep prefixes of earlier prompts (default on).")
-
-
 class Scaling(Spec):
     """Lets a RoutingPolicy's rebalancer choose the number of replicas between two bounds."""
 
@@ -427,13 +309,11 @@ class InferencePoolSpec(Spec):
             "{scaling.maxReplicas}; set replicas to a number between them: the pool starts from it",
         ),
         Rule(
-            "!has(self.recipe.parallelism) || self.recipe.parallelism.tensor * self.recipe.parallelism.pipeline == "
-            "self.accelerator.count",
-            lambda s: (
-                s.recipe.parallelism is None
-                or s.recipe.parallelism.tensor * s.recipe.parallelism.pipeline == s.accelerator.count
-            ),
-            "recipe.parallelism.tensor {recipe.parallelism.tensor} times pipeline {recipe.parallelism.pipeline} "
+            "!has(self.recipe.parallelism) || self.recipe.parallelism.tensor * self.recipe.parallelism.pipeline * "
+            "self.recipe.parallelism.prefillContext * self.recipe.parallelism.data == self.accelerator.count",
+            lambda s: s.recipe.parallelism is None or s.recipe.parallelism.gpus == s.accelerator.count,
+            "recipe.parallelism.tensor {recipe.parallelism.tensor} times pipeline {recipe.parallelism.pipeline} times "
+            "prefillContext {recipe.parallelism.prefillContext} times data {recipe.parallelism.data} "
             "is not accelerator.count {accelerator.count}; "
             "change one of them so that every GPU of a replica is used once",
         ),

@@ -5,23 +5,25 @@ The rules are those of vLLM 0.32 and 0.33: argument and configuration checks, an
 is ignored. vLLM's configuration says nothing of the latter, so these sentences name their source.
 """
 
-import re
 from collections.abc import Callable, Iterator
 
 from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.capacity import Replica
-from trimtab_crds.inferencepool import InferencePool, Quantization, SpeculationMethod
-from trimtab_operator.core.choices import (
-    Choices,
-    SpeculationChoice,
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.recipespec import Quantization, Recipe, SpeculationMethod
+from trimtab_operator.core.choicetypes import Choices, SpeculationChoice
+from trimtab_operator.core.engineargs import refused_args, unknown_args
+from trimtab_operator.core.facts import (
     capability,
     checkpoint_bits,
     checkpoint_type,
     engine_defaults,
+    lacks_package,
     latent_attention,
+    runs_in_float32,
 )
-from trimtab_operator.core.engineargs import refused_args, unknown_args
 from trimtab_operator.core.names import OWN_VOLUMES
+from trimtab_operator.core.overridechecks import OVERRIDE_CHECKS
 from trimtab_operator.core.reasoningparsers import unknown_parser
 from trimtab_operator.core.replica import replica_of
 
@@ -29,11 +31,8 @@ Check = Callable[[InferencePool, Choices, Accelerator], Iterator[str]]
 KNOWN_VERSIONS = ("0.32", "0.33")
 _GIB = 2**30
 _MXFP4_CAPABILITY = (8, 0)
-_BFLOAT16_CAPABILITY = (8, 0)
 _MXFP4_SOURCE = "vLLM, model_executor/layers/quantization/mxfp4.py"
-#: The project's own image, which lacks optional packages; a registry's mirror of it counts too.
-_UPSTREAM_IMAGE = re.compile(r"(^|/)vllm/vllm-openai([:@]|$)")
-_DRAFT_IN_STAGES = (SpeculationMethod.EAGLE3, SpeculationMethod.DFLASH)
+_DRAFT_IN_STAGES = (SpeculationMethod.EAGLE3, SpeculationMethod.DFLASH, SpeculationMethod.DSPARK)
 
 
 def version(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
@@ -46,7 +45,7 @@ def version(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterato
 
 def parallelism(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
     """vLLM shards whole heads and whole layers."""
-    shape, tensor = pool.spec.model.shape, chosen.tensor
+    shape, tensor = pool.spec.model.shape, chosen.parallel.tensor
     if shape is None:
         return
     fix = "set recipe.parallelism so that tensor times pipeline is accelerator.count"
@@ -60,9 +59,9 @@ def parallelism(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iter
             f"recipe.parallelism.tensor {tensor} and model.shape.kvHeads {shape.kv_heads} do not divide each other; "
             f"{fix} and one divides the other (source: vLLM, model_executor/layers/linear.py, QKVParallelLinear)"
         )
-    if chosen.pipeline > shape.layers:
+    if chosen.parallel.pipeline > shape.layers:
         yield (
-            f"recipe.parallelism.pipeline {chosen.pipeline} is above model.shape.layers {shape.layers}; "
+            f"recipe.parallelism.pipeline {chosen.parallel.pipeline} is above model.shape.layers {shape.layers}; "
             "a stage needs at least one layer: lower it (source: vLLM, distributed/utils.py, get_pp_indices)"
         )
 
@@ -125,13 +124,13 @@ def speculation(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Itera
     asked = chosen.speculation
     if asked is None:
         return
-    if asked.method in _DRAFT_IN_STAGES and chosen.pipeline > 1:
+    if asked.method in _DRAFT_IN_STAGES and chosen.parallel.pipeline > 1:
         yield (
             f"recipe.speculation.method {asked.method} needs hidden states of all layers, which most models' pipeline "
-            f"stages do not pass on; set recipe.parallelism.pipeline {chosen.pipeline} to 1 or use another method "
-            "(source: vLLM, v1/worker/gpu/spec_decode/eagle/eagle3_utils.py)"
+            f"stages do not pass on; set recipe.parallelism.pipeline {chosen.parallel.pipeline} to 1 or use another "
+            "method (source: vLLM, v1/worker/gpu/spec_decode/eagle/eagle3_utils.py)"
         )
-    if asked.method is SpeculationMethod.SUFFIX and _UPSTREAM_IMAGE.search(pool.spec.engine.image):
+    if asked.method is SpeculationMethod.SUFFIX and lacks_package(pool.spec.engine.image):
         yield (
             "recipe.speculation.method suffix needs the Python package arctic-inference, which engine.image "
             f"{pool.spec.engine.image} does not have; use an image that has it or the method ngram"
@@ -165,7 +164,7 @@ def _mtp(pool: InferencePool, asked: SpeculationChoice) -> Iterator[str]:
 def dtype(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
     """Without bfloat16 vLLM takes float16, or float32 where that overflows; float32 excludes quantization."""
     model = pool.spec.model
-    if capability(gpu) >= _BFLOAT16_CAPABILITY or model.shape is None or not model.shape.float16_overflows:
+    if not runs_in_float32(model, gpu):
         return
     quantized = checkpoint_type(model) or chosen.quantization
     if quantized != Quantization.CHECKPOINT:
@@ -220,7 +219,7 @@ def memory(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[s
         yield (
             f"model.shape.parametersMillions {replica.shape.parameters // 10**6} takes {weights / _GIB:.1f} GiB at "
             f"{replica.shape.weight_bits} bits, and {count} x {gpu.name} leave "
-            f"{(replica.kv_capacity_bytes + weights) / _GIB:.1f} GiB for weights; {fix}{_smaller(chosen)} "
+            f"{(replica.kv_capacity_bytes + weights) / _GIB:.1f} GiB for weights; {fix}{_smaller(pool, chosen)} "
             "(source: vLLM docs, configuration/conserving_memory)"
         )
         return
@@ -239,17 +238,31 @@ def _context(pool: InferencePool, replica: Replica, fix: str) -> Iterator[str]:
     )
 
 
-def _smaller(chosen: Choices) -> str:
-    return ", or set recipe.quantization to fp8" if chosen.quantization is Quantization.CHECKPOINT else ""
+def _smaller(pool: InferencePool, chosen: Choices) -> str:
+    quantizable = chosen.quantization is Quantization.CHECKPOINT and checkpoint_bits(pool.spec.model) is None
+    return ", or set recipe.quantization to fp8" if quantizable else ""
 
 
 def arguments(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
     """Arguments that would override the recipe, or that vLLM does not have."""
-    asked = chosen.speculation
-    dflash = asked is not None and asked.method is SpeculationMethod.DFLASH
     engine = pool.spec.engine
-    yield from refused_args(engine.args, dflash=dflash)
+    yield from refused_args(engine.args, _set_fields(pool.spec.recipe, chosen))
     yield from unknown_args(engine.args, engine.version)
+
+
+def _set_fields(recipe: Recipe, chosen: Choices) -> list[str]:
+    """The fields of `OWNED_WHERE_SET` that this recipe sets: before these fields came, engine.args were the place."""
+    asked, parallel, batching, cache = chosen.speculation, chosen.parallel, recipe.batching, recipe.kv_cache
+    fields = {
+        "recipe.speculation.method dflash": asked is not None and asked.method is SpeculationMethod.DFLASH,
+        "recipe.parallelism": parallel.expert or parallel.data > 1 or parallel.decode_context > 1,
+        "recipe.batching": not chosen.chunked_prefill or (batching and batching.long_prefill_threshold),
+        "recipe.kvCache": cache is not None and cache.offload_gib is not None,
+        "recipe.scheduling": recipe.scheduling != "fcfs",
+        "recipe.sleepMode": recipe.sleep_mode,
+        "recipe.lora": recipe.lora is not None,
+    }
+    return [field for field, is_set in fields.items() if is_set]
 
 
 def pod(pool: InferencePool, _chosen: Choices, gpu: Accelerator) -> Iterator[str]:
@@ -277,4 +290,5 @@ CHECKS: tuple[Check, ...] = (
     memory,
     arguments,
     pod,
+    *OVERRIDE_CHECKS,
 )

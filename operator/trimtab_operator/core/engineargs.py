@@ -24,6 +24,10 @@ OWNED: Mapping[str, str] = MappingProxyType(
         "-tp": "recipe.parallelism.tensor",
         "--pipeline-parallel-size": "recipe.parallelism.pipeline",
         "-pp": "recipe.parallelism.pipeline",
+        "--data-parallel-size": "recipe.parallelism.data",
+        "-dp": "recipe.parallelism.data",
+        "--prefill-context-parallel-size": "recipe.parallelism.prefillContext",
+        "-pcp": "recipe.parallelism.prefillContext",
         "--performance-mode": "recipe.preset",
         "--quantization": "recipe.quantization",
         "--quantization-config": "recipe.quantization",
@@ -52,18 +56,42 @@ BREAKING: Mapping[str, str] = MappingProxyType(
         "--ssl-certfile": "routers and probes speak plain HTTP inside the cluster",
         "--root-path": "routers and probes need the engine's usual paths",
         "--config": "a file of flags can override the recipe; list the flags in engine.args",
-        "--data-parallel-size": "a replica has accelerator.count GPUs for one engine; raise replicas",
-        "-dp": "a replica has accelerator.count GPUs for one engine; raise replicas",
         "--headless": "the engine must answer requests",
         "--nnodes": "a replica is one pod",
     }
 )
-_DFLASH_OWNED: Mapping[str, str] = MappingProxyType({"--attention-backend": "recipe.speculation.method dflash"})
+#: Flags that a field owns where the recipe sets it; engine.args may set them elsewhere.
+OWNED_WHERE_SET: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "recipe.speculation.method dflash": {"--attention-backend": ""},
+        "recipe.parallelism": {
+            "--enable-expert-parallel": ".expert",
+            "-ep": ".expert",
+            "--decode-context-parallel-size": ".decodeContext",
+            "-dcp": ".decodeContext",
+        },
+        "recipe.batching": {
+            "--enable-chunked-prefill": ".chunkedPrefill",
+            "--long-prefill-token-threshold": ".longPrefillThreshold",
+        },
+        "recipe.kvCache": {"--kv-offloading-size": ".offloadGib", "--kv-offloading-backend": ".offloadBackend"},
+        "recipe.scheduling": {"--scheduling-policy": ""},
+        "recipe.sleepMode": {"--enable-sleep-mode": ""},
+        "recipe.lora": {
+            "--enable-lora": "",
+            "--lora-modules": ".modules",
+            "--max-loras": ".modules",
+            "--max-lora-rank": ".maxRank",
+        },
+    }
+)
 
 
-def refused_args(args: Sequence[str], *, dflash: bool = False) -> list[str]:
-    """One sentence for every argument that sets what the recipe or the pool owns."""
-    owned = {**OWNED, **_DFLASH_OWNED} if dflash else dict(OWNED)
+def refused_args(args: Sequence[str], fields: Collection[str] = ()) -> list[str]:
+    """One sentence for every argument that sets what the recipe or the pool owns; `fields` are those it sets."""
+    owned = dict(OWNED)
+    for name in fields:
+        owned |= {flag: name + part for flag, part in OWNED_WHERE_SET[name].items()}
     sentences = (_refusal(arg, owned) for arg in args)
     return [sentence for sentence in sentences if sentence]
 

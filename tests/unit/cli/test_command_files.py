@@ -90,6 +90,17 @@ def test_render_takes_the_shape_of_pools_without_one_from_a_config(trimtab: Trim
     assert kept == without[2]
 
 
+def test_render_says_which_preset_auto_is(trimtab: Trimtab, write: Write):
+    path = write(pool_manifest(spec__accelerator__name="nvidia-l4-24gb", spec__recipe={"preset": "auto"}))
+    out = trimtab("render", "-f", path, "--shape", folder("Qwen/Qwen3-8B")).out
+    assert "\n  preset memory-saver: the weights of 15.3 GiB and one full context do not fit as they are\n" in out
+    [pool] = json.loads(trimtab("render", "-f", path, "-o", "json").out)
+    assert (pool["preset"], pool["presetWhy"]) == (
+        "balanced",
+        "model.shape is not set, so nothing is known of what fits; set it",
+    )
+
+
 def test_render_takes_the_folder_of_a_config(trimtab: Trimtab, write: Write):
     path, model = write(pool_manifest(spec__accelerator__name="nvidia-h100-80gb")), folder("Qwen/Qwen3-8B")
     by_folder, by_file = (trimtab("render", "-f", path, "--shape", p) for p in (model, model / "config.json"))
