@@ -193,6 +193,9 @@ def _windows(text: Config, layers: int) -> tuple[int | None, int]:
     if kinds:
         full = sum(kind in ("full_attention", "attention") for kind in kinds)
         return full, window if "sliding_attention" in kinds else 0
+    interval = text.number("full_attention_interval", default=0)
+    if interval > 0:  # the layers between are linear: Qwen3-Next, Qwen3.5
+        return layers // interval, 0
     pattern = text.number("sliding_window_pattern", default=0)
     if window and pattern:
         return layers // pattern, window

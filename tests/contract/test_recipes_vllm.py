@@ -30,7 +30,9 @@ STEP_FLAGS = frozenset({"--max-num-seqs", "--max-num-batched-tokens", "--max-mod
 
 #: What vLLM refuses and Trimtab cannot know, by the fact that a pool does not say. An entry that no case needs any
 #: more must go.
-UNKNOWN_TO_TRIMTAB: dict[str, str] = {}
+UNKNOWN_TO_TRIMTAB = {
+    "the heads of the draft": r"SpeculativeConfig\s+Value error, Total number of attention heads",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,14 @@ def context_of(model: Model) -> int | None:
     return model.context_tokens or (model.shape.max_context_tokens if model.shape else None)
 
 
+def linear_layers(model: Model) -> bool:
+    """Whether some layers are known to keep a state of fixed size (Mamba, linear attention) instead of a cache."""
+    shape = model.shape
+    if shape is None or shape.full_attention_layers is None or shape.window_tokens:
+        return False
+    return shape.full_attention_layers < shape.layers
+
+
 def runs_in_float32(model: Model, gpu: Accelerator) -> bool:
     """Whether vLLM is left with float32: the GPU has no bfloat16, and the model overflows in float16."""
     return capability(gpu) < BFLOAT16_CAPABILITY and model.shape is not None and model.shape.float16_overflows

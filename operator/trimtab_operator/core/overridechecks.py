@@ -10,7 +10,7 @@ from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.recipespec import Attention, Parallelism, SpeculationMethod
 from trimtab_operator.core.choicetypes import Choices
-from trimtab_operator.core.facts import capability, context_of, has_fp8_attention
+from trimtab_operator.core.facts import capability, context_of, engine_defaults, has_fp8_attention, linear_layers
 
 _FLASH_ATTENTION_CAPABILITY = (8, 0)
 _NOT_SERVED = {
@@ -128,6 +128,11 @@ def chunks(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[
         yield f"recipe.batching.longPrefillThreshold {threshold} is above the context of {context} tokens; lower it"
     if batching.chunked_prefill:
         return
+    if linear_layers(pool.spec.model) and chosen.prefix_caching:
+        yield (
+            "recipe.batching.chunkedPrefill false beside prefixCaching is refused for models with linear layers "
+            "(model.shape.fullAttentionLayers); set chunkedPrefill to true or prefixCaching to false"
+        )
     if context is None:
         yield (
             "recipe.batching.chunkedPrefill false needs steps of a whole context, which is not known; set "
@@ -157,6 +162,21 @@ def offload(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterato
         )
 
 
+def adapters(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
+    """Adapters are applied to all tokens of a step, so it must have room for every sequence's guesses."""
+    asked, defaults = chosen.speculation, engine_defaults(gpu)
+    if asked is None or pool.spec.recipe.lora is None:
+        return
+    sequences = chosen.max_sequences or defaults[0]
+    tokens, needed = chosen.max_batched_tokens or defaults[1], sequences * (asked.tokens + 1)
+    if tokens < needed:
+        yield (
+            f"recipe.lora beside recipe.speculation.method {asked.method} with {asked.tokens} tokens needs steps of "
+            f"{needed} tokens for {sequences} sequences, and recipe.batching.maxBatchedTokens is {tokens}; raise it, "
+            "lower maxSequences or set speculation.method to none"
+        )
+
+
 def sleep(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
     """The endpoints are there in development mode alone."""
     env = {variable.name: variable.value for variable in pool.spec.engine.env}
@@ -167,4 +187,4 @@ def sleep(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[
         )
 
 
-OVERRIDE_CHECKS = (attention, experts, prefill_context, decode_context, chunks, offload, sleep)
+OVERRIDE_CHECKS = (attention, experts, prefill_context, decode_context, chunks, offload, adapters, sleep)

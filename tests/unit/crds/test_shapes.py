@@ -118,6 +118,7 @@ def test_bits_of_quantized_checkpoints(quantization: dict[str, Any], bits: int):
         pytest.param({"sliding_window": 4096}, 0, 4096, id="all-windowed"),
         pytest.param({"sliding_window": 4096, "use_sliding_window": False}, 32, 0, id="switched-off"),
         pytest.param({"sliding_window": 1024, "sliding_window_pattern": 8}, 4, 1024, id="pattern"),
+        pytest.param({"full_attention_interval": 4}, 8, 0, id="linear-between"),
         pytest.param(
             {"layer_types": ["linear_attention"] * 24 + ["full_attention"] * 8, "sliding_window": 512},
             8,

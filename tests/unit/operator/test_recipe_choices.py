@@ -268,6 +268,26 @@ def test_what_has_no_effect_or_no_engine_is_refused(recipe: dict[str, Any], chan
     assert sentence in reason
 
 
+def test_linear_layers_need_chunks_beside_prefix_caching():
+    recipe, linear = {"batching": {"chunkedPrefill": False}}, shape(fullAttentionLayers=9)
+    (reason,) = resolved(spec__recipe=recipe, spec__model__shape=linear).reasons
+    assert "set chunkedPrefill to true or prefixCaching to false" in reason
+    assert resolved(spec__recipe=recipe | {"prefixCaching": False}, spec__model__shape=linear).accepted
+    assert resolved(spec__recipe=recipe, spec__model__shape=shape()).accepted
+
+
+@pytest.mark.parametrize(("sequences", "accepted"), [(1638, True), (1639, False)])
+def test_adapters_need_room_for_all_guesses(sequences: int, accepted: bool):
+    recipe = {
+        "lora": {"modules": [{"name": "a", "path": "/a"}]},
+        "speculation": {"method": "ngram", "tokens": 4},
+        "batching": {"maxSequences": sequences, "maxBatchedTokens": 8192},
+    }
+    answer = resolved(spec__recipe=recipe)
+    assert answer.accepted is accepted
+    assert all("needs steps of 8195 tokens for 1639 sequences" in reason for reason in answer.reasons)
+
+
 def test_prefill_context_takes_no_adapters_and_few_guesses():
     recipe = {
         "parallelism": {"prefillContext": 2},
