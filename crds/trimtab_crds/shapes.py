@@ -151,7 +151,7 @@ def _attention(text: Config) -> tuple[int, _Cache]:
     hidden, heads = text.number("hidden_size"), text.number("num_attention_heads")
     if heads < 1:
         raise ValueError(f"config.json has num_attention_heads {heads}; copy the model's own config.json")
-    if "kv_lora_rank" in text.values:
+    if text.values.get("kv_lora_rank") is not None:
         return _latent_attention(text, hidden=hidden, heads=heads)
     head_dim = text.number("head_dim", default=hidden // heads)
     kv_heads = text.number("num_key_value_heads", default=heads)

@@ -12,6 +12,18 @@ _UNCOUNTED_MTP = frozenset(
     {"qwen3_next", "longcat_flash", "minimax_m3_vl", "step3p5", "step3p7", "mimo_v2_flash", "mimo_v2_pro"}
 )
 _MTP_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
+_LENGTH_FIELDS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+#: Types of rope scaling whose models count `max_position_embeddings` after scaling.
+_SCALED_ALREADY = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
 #: `quant_algo` of NVIDIA's ModelOpt to vLLM's name of the scheme, where it is not `modelopt`.
 _MODELOPT = {"NVFP4": "modelopt_fp4", "MXFP8": "modelopt_mxfp8", "MIXED_PRECISION": "modelopt_mixed"}
 
@@ -35,7 +47,7 @@ def spec_shape(config: Mapping[str, object]) -> Shape:
         query_width=shape.query_width if shape.latent_kv else None,
         full_attention_layers=shape.full_attention_layers,
         window_tokens=shape.window_tokens,
-        max_context_tokens=text.number("max_position_embeddings", "seq_length", default=0) or None,
+        max_context_tokens=_max_context(whole, text),
         mtp_layers=_mtp_layers(whole, text),
         weight_bits=shape.weight_bits,
         quantization=_quantization(whole, text),
@@ -72,6 +84,21 @@ def _mtp_layers(whole: Config, text: Config) -> int | None:
     if counted >= 0:
         return counted
     return None if _types(whole, text) & _UNCOUNTED_MTP else 0
+
+
+def _max_context(whole: Config, text: Config) -> int | None:
+    """The longest context that vLLM derives (config/model.py, _get_and_verify_max_len); None where no field says it."""
+    lengths = [length for name in _LENGTH_FIELDS if (length := text.number(name, default=0)) > 0]
+    longest = text.number("model_max_length", default=0) or min(lengths, default=0)
+    if longest < 1:
+        return None
+    scaling = text.section("rope_scaling")
+    scaling = scaling if scaling.values else text.section("rope_parameters")
+    kind, factor = scaling.values.get("rope_type", scaling.values.get("type")), scaling.values.get("factor")
+    scales = isinstance(factor, int | float) and kind not in _SCALED_ALREADY
+    if not scales or any("gemma3" in name for name in _types(whole, text)):
+        return longest
+    return int(longest * float(str(factor)))
 
 
 def _quantization(whole: Config, text: Config) -> str | None:

@@ -211,3 +211,42 @@ def test_facts_that_recipes_need(name: str, facts: dict[str, Any]):
 )
 def test_the_checkpoints_quantization_in_vllms_words(quantization: dict[str, Any], name: str):
     assert spec_shape(LLAMA_8B | {"quantization_config": quantization}).quantization == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "longest"),
+    [
+        pytest.param({}, None, id="not said"),
+        pytest.param({"max_position_embeddings": 8192}, 8192, id="plain"),
+        pytest.param({"max_position_embeddings": 8192, "max_seq_len": 4096}, 4096, id="the smallest"),
+        pytest.param({"max_position_embeddings": 8192, "model_max_length": 131072}, 131072, id="the model's word"),
+        pytest.param(
+            {"max_position_embeddings": 32768, "rope_scaling": {"type": "yarn", "factor": 4.0}}, 32768, id="yarn"
+        ),
+        pytest.param(
+            {"max_position_embeddings": 4096, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+            16384,
+            id="linear",
+        ),
+        pytest.param(
+            {"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "default", "factor": None}},
+            4096,
+            id="no factor",
+        ),
+        pytest.param(
+            {
+                "model_type": "gemma3_text",
+                "max_position_embeddings": 131072,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            },
+            131072,
+            id="gemma3 counts it already",
+        ),
+    ],
+)
+def test_the_longest_context_is_vllms(fields: dict[str, Any], longest: int | None):
+    assert spec_shape(LLAMA_8B | fields).max_context_tokens == longest
+
+
+def test_a_null_latent_is_no_latent_attention():
+    assert not spec_shape(LLAMA_8B | {"kv_lora_rank": None}).latent_attention
