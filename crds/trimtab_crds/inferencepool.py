@@ -63,8 +63,11 @@ class Shape(Spec):
         ge=0,
         le=10_000_000,
     )
-    max_context_tokens: PositiveTokens | None = Field(
-        default=None, description="Longest context that the model allows (`max_position_embeddings`)."
+    max_context_tokens: int | None = Field(
+        default=None,
+        description="Longest context that the model allows (`max_position_embeddings`).",
+        ge=1,
+        le=1_000_000_000,
     )
     mtp_layers: int | None = Field(
         default=None,

@@ -218,6 +218,7 @@ def test_the_checkpoints_quantization_in_vllms_words(quantization: dict[str, Any
     [
         pytest.param({}, None, id="not said"),
         pytest.param({"max_position_embeddings": 8192}, 8192, id="plain"),
+        pytest.param({"max_position_embeddings": 10_485_760}, 10_485_760, id="ten million"),
         pytest.param({"max_position_embeddings": 8192, "max_seq_len": 4096}, 4096, id="the smallest"),
         pytest.param({"max_position_embeddings": 8192, "model_max_length": 131072}, 131072, id="the model's word"),
         pytest.param(
