@@ -53,7 +53,12 @@ def settings(
     mode: RebalanceMode = RebalanceMode.APPLY, budgets: Mapping[str, int] | None = None, **changes: int
 ) -> Rebalance:
     """Full utilization and no threshold, so that the figures in a test are easy to follow."""
-    plain = {"max_utilization_percent": 100, "min_gain_percent": 2, "cooldown_seconds": 60, "release_after_seconds": 180}
+    plain = {
+        "max_utilization_percent": 100,
+        "min_gain_percent": 2,
+        "cooldown_seconds": 60,
+        "release_after_seconds": 180,
+    }
     budget = [GpuBudget(accelerator=name, gpus=gpus) for name, gpus in (budgets or {L4: 8}).items()]
     return Rebalance(mode=mode, gpu_budget=budget, **plain | changes)
 
