@@ -255,15 +255,15 @@ def test_a_recipe_that_cannot_run_is_refused_with_the_fix(story: Story) -> None:
 
 def test_a_policy_over_its_budget_is_refused_with_the_fix(story: Story) -> None:
     small = fleet.policy()
-    small["metadata"]["name"] = "small"
     small["spec"]["rebalance"]["gpuBudget"] = [{"accelerator": fleet.ACCELERATOR, "gpus": 2}]
     story.cluster.apply([small])
-    condition = until(
-        "Ready False", lambda: story.condition("tpolicy", "small", "Ready").get("status") == "False", 30
-    ) and story.condition("tpolicy", "small", "Ready")
+    until("Ready False", lambda: story.condition("tpolicy", fleet.POLICY, "Ready").get("status") == "False", 30)
+    condition = story.condition("tpolicy", fleet.POLICY, "Ready")
     assert condition["reason"] == "BudgetTooSmall"
-    assert "rebalance.gpuBudget" in condition["message"]
-    story.cluster.kubectl("delete", "tpolicy", "small", "-n", fleet.NAMESPACE, "--timeout=60s")
+    assert f"gpuBudget[{fleet.ACCELERATOR}].gpus 2 is below the 3 GPUs that the pools need" in condition["message"]
+    assert "raise it, or lower scaling.minReplicas" in condition["message"]
+    story.cluster.apply([fleet.policy()])
+    until("Ready again", lambda: story.condition("tpolicy", fleet.POLICY, "Ready").get("status") == "True", 60)
 
 
 def test_nothing_is_written_while_nothing_happens(story: Story) -> None:
