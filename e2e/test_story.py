@@ -302,7 +302,7 @@ def test_the_operator_did_only_what_it_may(story: Story) -> None:
     managed = [
         field
         for kind in ("tpool", "tpolicy")
-        for item in story.cluster.get(kind, "-n", fleet.NAMESPACE)["items"]
+        for item in story.cluster.get(kind, "-n", fleet.NAMESPACE, "--show-managed-fields")["items"]
         for field in item["metadata"]["managedFields"]
         if "f:spec" in field.get("fieldsV1", {}) and field["manager"] != "kubectl-client-side-apply"
     ]
