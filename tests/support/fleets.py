@@ -53,7 +53,12 @@ def settings(
     mode: RebalanceMode = RebalanceMode.APPLY, budgets: Mapping[str, int] | None = None, **changes: int
 ) -> Rebalance:
     """Full utilization and no threshold, so that the figures in a test are easy to follow."""
-    plain = {"max_utilization_percent": 100, "min_gain_percent": 2, "cooldown_seconds": 60, "release_after_seconds": 180}
+    plain = {
+        "max_utilization_percent": 100,
+        "min_gain_percent": 2,
+        "cooldown_seconds": 60,
+        "release_after_seconds": 180,
+    }
     budget = [GpuBudget(accelerator=name, gpus=gpus) for name, gpus in (budgets or {L4: 8}).items()]
     return Rebalance(mode=mode, gpu_budget=budget, **plain | changes)
 
@@ -78,13 +83,16 @@ class Pods:
     state: PoolState
 
     def follow(self, step: Step) -> None:
-        """The Deployment is told; its pods follow later."""
+        """The Deployment is told; its pods follow when its controller gets to it."""
         assert self.state.desired == step.from_replicas
         self.state = replace(self.state, desired=step.to_replicas)
-        self.reconcile()
+
+    def evict(self) -> None:
+        """A node drain ends a ready pod; the controller will replace it."""
+        self.state = replace(self.state, ready=self.state.ready - 1, draining=self.state.draining + 1)
 
     def reconcile(self) -> None:
-        """What the Deployment's controller does at once: create what is missing, end what is too much."""
+        """What the Deployment's controller does: create what is missing, end what is too much."""
         state = self.state
         surplus = state.ready + state.starting - state.desired
         if surplus < 0:
