@@ -1,6 +1,6 @@
 """Write the flags of `vllm serve` that the installed vLLM knows: `PYTHON_OF_VLLM scripts/vllm_flags.py > FILE`.
 
-The output is `cli/trimtab_cli/engine_sim/vllm_flags.json`; the simulated engine refuses every other flag.
+The output is `crds/trimtab_crds/vllm_flags.json`; the simulated engine refuses every other flag.
 """
 
 import argparse

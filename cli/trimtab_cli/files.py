@@ -1,5 +1,6 @@
 """Manifests from files, folders or standard input, with errors that name the file and the line."""
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from trimtab_cli.errors import UsageError
-from trimtab_crds.inferencepool import InferencePool
-from trimtab_crds.load import SpecInvalid, load
+from trimtab_crds.inferencepool import InferencePool, Shape
+from trimtab_crds.load import SpecInvalid, load, problems_of
 from trimtab_crds.routingpolicy import RoutingPolicy
+from trimtab_crds.specshape import spec_shape
 
 SUFFIXES = (".yaml", ".yml", ".json")
 _OURS = ("InferencePool", "RoutingPolicy")
@@ -145,6 +148,23 @@ def read_text(path: Path) -> str:
         raise UsageError(f"{path}: not a text in UTF-8; give a YAML or JSON file") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_shape(path: Path) -> Shape:
+    """The shape that a Hugging Face `config.json` describes; UsageError for what is none."""
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{file}, line {error.lineno}: not JSON: {error.msg}; give a model's config.json") from None
+    if not isinstance(config, dict):
+        raise UsageError(f"{file}: {_short(config)} is not an object; give a model's config.json")
+    try:
+        return spec_shape(config)
+    except ValidationError as error:
+        raise UsageError(f"{file}: {'; '.join(problems_of(error))}") from None
+    except ValueError as error:
+        raise UsageError(f"{file}: {error}") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -4,12 +4,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from trimtab_cli.files import Resources, read_resources
-from trimtab_crds.inferencepool import InferencePool
+from trimtab_cli.files import Resources, read_resources, read_shape
+from trimtab_crds.inferencepool import InferencePool, Shape
 from trimtab_crds.load import SpecInvalid
 from trimtab_crds.routingpolicy import RoutingPolicy
 from trimtab_operator.core import gpuclaim, nodepools
@@ -22,7 +23,10 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One resource: `flags` follow `vllm serve MODEL`; `reasons` say why it is refused, `dropped` what was left out."""
+    """One resource: `flags` follow `vllm serve MODEL`; `reasons` say why it is refused, `dropped` what was left out.
+
+    `preset` is the one that a pool's choices start from, and `preset_why` what made `auto` choose it.
+    """
 
     kind: str
     namespace: str
@@ -33,6 +37,8 @@ class Rendered:
     dropped: tuple[tuple[str, str], ...] = ()
     reasons: tuple[str, ...] = ()
     objects: tuple[Manifest, ...] = ()
+    preset: str = ""
+    preset_why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of `-o json`."""
@@ -41,6 +47,7 @@ class Rendered:
             "namespace": self.namespace,
             "name": self.name,
             "accepted": self.accepted,
+            **({"preset": self.preset, "presetWhy": self.preset_why} if self.preset else {}),
             "flags": list(self.flags),
             "dropped": [{"what": what, "why": why} for what, why in self.dropped],
             "reasons": list(self.reasons),
@@ -51,7 +58,10 @@ class Rendered:
 def main(argv: Sequence[str]) -> int:
     """Print what the manifests lead to; exit status 1 when one of them is refused."""
     args = _arguments(argv)
-    rendered = render(read_resources(args.files), image=args.image)
+    resources = read_resources(args.files)
+    if args.shape is not None:
+        resources = with_shape(resources, read_shape(args.shape))
+    rendered = render(resources, image=args.image)
     if args.output == "json":
         sys.stdout.write(json.dumps([r.as_dict() for r in rendered], indent=2) + "\n")
     elif args.output == "yaml":
@@ -81,9 +91,28 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="file, folder or - for standard input; may be given again",
     )
     parser.add_argument("-o", "--output", choices=("text", "json", "yaml"), default="text", help="default: text")
+    parser.add_argument(
+        "--shape",
+        type=Path,
+        metavar="CONFIG.json",
+        help="a Hugging Face config.json, or the folder that holds it: the shape of all pools without model.shape",
+    )
     image = f"localhost/trimtab:{version('trimtab')}"
     parser.add_argument("--image", default=image, help="router image where a policy names none (default: %(default)s)")
     return parser.parse_args(argv)
+
+
+def with_shape(resources: Resources, shape: Shape) -> Resources:
+    """The same resources; pools that say no shape have this one."""
+
+    def shaped(pool: InferencePool) -> InferencePool:
+        model = pool.spec.model
+        if model.shape is not None:
+            return pool
+        spec = pool.spec.model_copy(update={"model": model.model_copy(update={"shape": shape})})
+        return pool.model_copy(update={"spec": spec})
+
+    return replace(resources, pools={key: shaped(pool) for key, pool in resources.pools.items()})
 
 
 def render(resources: Resources, *, image: str) -> list[Rendered]:
@@ -114,6 +143,8 @@ def _pool(pool: InferencePool) -> Rendered:
         flags=resolution.flags,
         dropped=tuple((drop.what, drop.why) for drop in resolution.dropped),
         reasons=(*resolution.reasons, *no_nodes),
+        preset=resolution.preset,
+        preset_why=resolution.preset_why,
         objects=tuple(objects),
     )
 
@@ -148,6 +179,8 @@ def _text(rendered: Rendered) -> str:
 def _lines(rendered: Rendered) -> Iterator[str]:
     verdict = "accepted" if rendered.accepted else "REFUSED"
     yield f"{rendered.kind} {rendered.namespace}/{rendered.name}: {verdict}"
+    if rendered.preset_why:
+        yield f"  preset {rendered.preset}: {rendered.preset_why}"
     for reason in rendered.reasons:
         yield f"  {reason}"
     if rendered.flags:

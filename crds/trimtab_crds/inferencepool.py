@@ -1,6 +1,5 @@
 """InferencePool: identical replicas of one model with one recipe on one GPU shape (`inferencepools.trimtab.dev`)."""
 
-from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +8,7 @@ from pydantic.alias_generators import to_camel
 from trimtab_crds.accelerators import SLICE_MARK
 from trimtab_crds.meta import API_VERSION, Condition, ObjectMeta, Rule, Spec, Status, Word
 from trimtab_crds.nodes import Nodes
+from trimtab_crds.recipespec import Recipe
 from trimtab_crds.scalars import Argument, Gpus, Label, Milliseconds, PositiveTokens, Replicas, Seconds
 
 KIND: Literal["InferencePool"] = "InferencePool"
@@ -30,42 +30,6 @@ def _is_managed(argument: str) -> bool:
     return argument.split("=", 1)[0] in MANAGED_FLAGS
 
 
-class Preset(StrEnum):
-    """A recipe for a kind of load; every choice it makes can be overridden field by field."""
-
-    BALANCED = "balanced"
-    INTERACTIVE = "interactive"
-    REASONING = "reasoning"
-    LONG_CONTEXT = "long-context"
-    THROUGHPUT = "throughput"
-    MEMORY_SAVER = "memory-saver"
-
-
-class SpeculationMethod(StrEnum):
-    """How the next tokens are guessed (vLLM `--speculative-config`, key `method`)."""
-
-    NONE = "none"
-    NGRAM = "ngram"
-    SUFFIX = "suffix"
-    MTP = "mtp"
-    EAGLE3 = "eagle3"
-    DFLASH = "dflash"
-    DRAFT_MODEL = "draft_model"
-
-
-class Quantization(StrEnum):
-    """Weight quantization. `checkpoint` uses what the checkpoint says; `fp8` and `nvfp4` quantize at load."""
-
-    CHECKPOINT = "checkpoint"
-    FP8 = "fp8"
-    NVFP4 = "nvfp4"
-    MXFP4 = "mxfp4"
-    INT8 = "int8"
-
-
-NEEDS_DRAFT = (SpeculationMethod.EAGLE3, SpeculationMethod.DFLASH, SpeculationMethod.DRAFT_MODEL)
-
-
 class Shape(Spec):
     """The model's shape, as its Hugging Face `config.json` has it; the capacity model and recipes read it."""
 
@@ -80,6 +44,57 @@ class Shape(Spec):
     kv_heads: int = Field(description="Key and value heads (`num_key_value_heads`).", ge=1, le=1024)
     head_dim: int = Field(description="Size of one head (`head_dim`).", ge=1, le=4096)
     experts: int = Field(default=0, description="Experts per MoE layer; 0 for a dense model.", ge=0, le=10_000)
+    latent_attention: bool = Field(
+        default=False,
+        description="Multi-head latent attention (MLA, `kv_lora_rank`): one latent of `headDim` (`kv_lora_rank` plus "
+        "`qk_rope_head_dim`) is cached instead of keys and values, and `kvHeads` is 1.",
+    )
+    query_width: int | None = Field(
+        default=None,
+        description="Width that a query attends with; attentionHeads times headDim if absent. With latent attention: "
+        "`num_attention_heads` x (`qk_nope_head_dim` + `qk_rope_head_dim` + `v_head_dim`) / 2.",
+        ge=1,
+        le=10_000_000,
+    )
+    full_attention_layers: int | None = Field(
+        default=None, description="Layers that attend to the whole context; all if absent.", ge=0, le=1000
+    )
+    window_tokens: int = Field(
+        default=0,
+        description="How far the other layers look back (`sliding_window`); 0 for linear attention.",
+        ge=0,
+        le=10_000_000,
+    )
+    max_context_tokens: int | None = Field(
+        default=None,
+        description="Longest context that the model allows (`max_position_embeddings`).",
+        ge=1,
+        le=1_000_000_000,
+    )
+    mtp_layers: int | None = Field(
+        default=None,
+        description="Layers for multi-token prediction (`num_nextn_predict_layers`); unknown if absent.",
+        ge=0,
+        le=64,
+    )
+    weight_bits: int | None = Field(
+        default=None,
+        description="Bits per weight of the checkpoint; guessed from model.name if absent.",
+        ge=1,
+        le=32,
+    )
+    quantization: str | None = Field(
+        default=None,
+        description="What the checkpoint's `quantization_config` says, in vLLM's words (fp8, awq, gptq, mxfp4, "
+        "modelopt_fp4, compressed-tensors, ...).",
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        max_length=64,
+    )
+    float16_overflows: bool = Field(
+        default=False,
+        description="vLLM refuses float16 for this type of model (Gemma 2 and 3, GLM-4): GPUs without bfloat16 run it "
+        "in float32.",
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -93,6 +108,21 @@ class Shape(Spec):
             lambda s: s.active_parameters_millions is None or s.active_parameters_millions <= s.parameters_millions,
             "model.shape.activeParametersMillions {activeParametersMillions} is above parametersMillions "
             "{parametersMillions}; lower it",
+        ),
+        Rule(
+            "!has(self.fullAttentionLayers) || self.fullAttentionLayers <= self.layers",
+            lambda s: (s.full_attention_layers or 0) <= s.layers,
+            "model.shape.fullAttentionLayers {fullAttentionLayers} is above layers {layers}; lower it",
+        ),
+        Rule(
+            "!has(self.quantization) || has(self.weightBits)",
+            lambda s: s.quantization is None or s.weight_bits is not None,
+            "model.shape.quantization {quantization} needs weightBits; set it to the bits of one weight",
+        ),
+        Rule(
+            "!self.latentAttention || self.kvHeads == 1",
+            lambda s: not s.latent_attention or s.kv_heads == 1,
+            "model.shape.kvHeads {kvHeads} beside latentAttention; set it to 1: all heads share one latent",
         ),
     )
 
@@ -223,88 +253,6 @@ class AcceleratorRef(Spec):
     )
 
 
-class Speculation(Spec):
-    """Speculative decoding: guess several tokens, verify them in one step."""
-
-    method: SpeculationMethod = Field(description="How tokens are guessed; `none` switches a preset's choice off.")
-    tokens: int | None = Field(
-        default=None, description="Tokens guessed per step; the method's usual number if absent.", ge=1, le=64
-    )
-    model: str | None = Field(
-        default=None,
-        description="The draft: required for eagle3, dflash and draft_model.",
-        min_length=1,
-        max_length=512,
-    )
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!(self.method in ['eagle3', 'dflash', 'draft_model']) || has(self.model)",
-            lambda s: s.method not in NEEDS_DRAFT or s.model is not None,
-            "recipe.speculation.method {method} needs a draft; "
-            "set recipe.speculation.model to one trained for this model",
-        ),
-        Rule(
-            "(self.method in ['eagle3', 'dflash', 'draft_model']) || !has(self.model)",
-            lambda s: s.method in NEEDS_DRAFT or s.model is None,
-            "recipe.speculation.method {method} takes no draft; remove recipe.speculation.model",
-        ),
-    )
-
-
-class KvCache(Spec):
-    """The key-value cache."""
-
-    dtype: Literal["auto", "fp8", "fp8_e5m2"] = Field(
-        default="auto", description="Type of its entries (`--kv-cache-dtype`); fp8 halves its memory."
-    )
-
-
-class Parallelism(Spec):
-    """How one replica spreads over its GPUs. The product must be the GPUs per replica."""
-
-    tensor: int = Field(default=1, description="Tensor parallel size (`--tensor-parallel-size`).", ge=1, le=64)
-    pipeline: int = Field(default=1, description="Pipeline stages (`--pipeline-parallel-size`).", ge=1, le=64)
-
-
-class Batching(Spec):
-    """How much one step of the engine takes on."""
-
-    max_sequences: int | None = Field(
-        default=None, description="Sequences in one batch (`--max-num-seqs`).", ge=1, le=8192
-    )
-    max_batched_tokens: int | None = Field(
-        default=None, description="Tokens in one step (`--max-num-batched-tokens`).", ge=1, le=1_048_576
-    )
-    max_queued_requests: int | None = Field(
-        default=None, description="Requests that may wait before the engine answers 503.", ge=1, le=100_000
-    )
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.maxSequences) || !has(self.maxBatchedTokens) || self.maxBatchedTokens >= self.maxSequences",
-            lambda s: (s.max_sequences or 0) <= (s.max_batched_tokens or 1_048_576),
-            "recipe.batching.maxBatchedTokens {maxBatchedTokens} is below maxSequences {maxSequences}; "
-            "raise it: every running sequence needs one token a step",
-        ),
-    )
-
-
-class Recipe(Spec):
-    """The set of vLLM optimisations of a pool: a preset, and what overrides it."""
-
-    preset: Preset = Field(default=Preset.BALANCED, description="Where the choices start from.")
-    speculation: Speculation | None = Field(default=None, description="Speculative decoding.")
-    quantization: Quantization | None = Field(default=None, description="Weight quantization.")
-    kv_cache: KvCache | None = Field(default=None, description="The key-value cache.")
-    parallelism: Parallelism | None = Field(
-        default=None,
-        description="How a replica spreads over its GPUs; tensor parallel over all of them if absent.",
-    )
-    batching: Batching | None = Field(default=None, description="How much one step takes on.")
-    prefix_caching: bool | None = Field(default=None, description="Keep prefixes of earlier prompts (default on).")
-
-
 class Scaling(Spec):
     """Lets a RoutingPolicy's rebalancer choose the number of replicas between two bounds."""
 
@@ -376,13 +324,11 @@ class InferencePoolSpec(Spec):
             "{scaling.maxReplicas}; set replicas to a number between them: the pool starts from it",
         ),
         Rule(
-            "!has(self.recipe.parallelism) || self.recipe.parallelism.tensor * self.recipe.parallelism.pipeline == "
-            "self.accelerator.count",
-            lambda s: (
-                s.recipe.parallelism is None
-                or s.recipe.parallelism.tensor * s.recipe.parallelism.pipeline == s.accelerator.count
-            ),
-            "recipe.parallelism.tensor {recipe.parallelism.tensor} times pipeline {recipe.parallelism.pipeline} "
+            "!has(self.recipe.parallelism) || self.recipe.parallelism.tensor * self.recipe.parallelism.pipeline * "
+            "self.recipe.parallelism.prefillContext * self.recipe.parallelism.data == self.accelerator.count",
+            lambda s: s.recipe.parallelism is None or s.recipe.parallelism.gpus == s.accelerator.count,
+            "recipe.parallelism.tensor {recipe.parallelism.tensor} times pipeline {recipe.parallelism.pipeline} times "
+            "prefillContext {recipe.parallelism.prefillContext} times data {recipe.parallelism.data} "
             "is not accelerator.count {accelerator.count}; "
             "change one of them so that every GPU of a replica is used once",
         ),

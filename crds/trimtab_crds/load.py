@@ -46,9 +46,14 @@ def load(manifest: Mapping[str, Any]) -> Resource:
     try:
         resource = _KINDS[kind].model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise SpecInvalid(*(_sentence(e) for e in error.errors())) from error
+        raise SpecInvalid(*problems_of(error)) from error
     _check_accelerators(resource)
     return resource
+
+
+def problems_of(error: ValidationError) -> tuple[str, ...]:
+    """One sentence per field that pydantic refused."""
+    return tuple(_sentence(e) for e in error.errors())
 
 
 def _without_nulls(value: Any) -> Any:

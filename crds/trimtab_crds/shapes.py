@@ -82,7 +82,7 @@ class ModelShape:
 
 
 @dataclass(frozen=True, slots=True)
-class _Config:
+class Config:
     """A `config.json` with checked access."""
 
     values: Mapping[str, object]
@@ -102,10 +102,14 @@ class _Config:
         value = self.values.get(name)
         return tuple(str(item) for item in value) if isinstance(value, list | tuple) else ()
 
-    def section(self, name: str) -> "_Config":
+    def section(self, name: str) -> "Config":
         """A nested object, empty when absent."""
         value = self.values.get(name)
-        return _Config(value if isinstance(value, Mapping) else {})
+        return Config(value if isinstance(value, Mapping) else {})
+
+    def text(self) -> "Config":
+        """The part that describes the language model: all of it, or `text_config` of a multimodal model."""
+        return self if "num_hidden_layers" in self.values else self.section("text_config")
 
 
 def shape_from_config(config: Mapping[str, object]) -> ModelShape:
@@ -113,8 +117,8 @@ def shape_from_config(config: Mapping[str, object]) -> ModelShape:
 
     Raises ValueError that names the missing field.
     """
-    whole = _Config(config)
-    text = whole if "num_hidden_layers" in config else whole.section("text_config")
+    whole = Config(config)
+    text = whole.text()
     layers, hidden = text.number("num_hidden_layers"), text.number("hidden_size")
     moe_layers, experts, active_experts = _experts(text, layers)
     attention, cache = _attention(text)
@@ -142,10 +146,12 @@ class _Cache(TypedDict):
     query_width: int
 
 
-def _attention(text: _Config) -> tuple[int, _Cache]:
+def _attention(text: Config) -> tuple[int, _Cache]:
     """Parameters of one attention layer, and what of it the cache needs."""
     hidden, heads = text.number("hidden_size"), text.number("num_attention_heads")
-    if "kv_lora_rank" in text.values:
+    if heads < 1:
+        raise ValueError(f"config.json has num_attention_heads {heads}; copy the model's own config.json")
+    if text.values.get("kv_lora_rank") is not None:
         return _latent_attention(text, hidden=hidden, heads=heads)
     head_dim = text.number("head_dim", default=hidden // heads)
     kv_heads = text.number("num_key_value_heads", default=heads)
@@ -153,7 +159,7 @@ def _attention(text: _Config) -> tuple[int, _Cache]:
     return parameters, _Cache(kv_heads=kv_heads, head_dim=head_dim, latent_kv=False, query_width=heads * head_dim)
 
 
-def _latent_attention(text: _Config, *, hidden: int, heads: int) -> tuple[int, _Cache]:
+def _latent_attention(text: Config, *, hidden: int, heads: int) -> tuple[int, _Cache]:
     """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)."""
     latent, rope = text.number("kv_lora_rank"), text.number("qk_rope_head_dim")
     nope, value = text.number("qk_nope_head_dim"), text.number("v_head_dim")
@@ -165,7 +171,7 @@ def _latent_attention(text: _Config, *, hidden: int, heads: int) -> tuple[int, _
     return parameters, _Cache(kv_heads=1, head_dim=latent + rope, latent_kv=True, query_width=width)
 
 
-def _experts(text: _Config, layers: int) -> tuple[int, int, int]:
+def _experts(text: Config, layers: int) -> tuple[int, int, int]:
     """Layers with experts, and parameters of their experts: all, and those that one token uses."""
     total = text.number("num_experts", "num_local_experts", "n_routed_experts", default=0)
     if total == 0:
@@ -180,13 +186,16 @@ def _experts(text: _Config, layers: int) -> tuple[int, int, int]:
     return (layers - dense) // max(step, 1), 3 * hidden * (total * size + shared), 3 * hidden * (active * size + shared)
 
 
-def _windows(text: _Config, layers: int) -> tuple[int | None, int]:
+def _windows(text: Config, layers: int) -> tuple[int | None, int]:
     """Layers that see the whole context (None: all), and how far the others look back."""
     kinds = text.texts("layer_types")
     window = text.number("sliding_window", default=0)
     if kinds:
         full = sum(kind in ("full_attention", "attention") for kind in kinds)
         return full, window if "sliding_attention" in kinds else 0
+    interval = text.number("full_attention_interval", default=0)
+    if interval > 0:  # the layers between are linear: Qwen3-Next, Qwen3.5
+        return layers // interval, 0
     pattern = text.number("sliding_window_pattern", default=0)
     if window and pattern:
         return layers // pattern, window
@@ -195,7 +204,7 @@ def _windows(text: _Config, layers: int) -> tuple[int | None, int]:
     return None, 0
 
 
-def _weight_bits(whole: _Config, text: _Config) -> int:
+def _weight_bits(whole: Config, text: Config) -> int:
     """Bits per weight that the checkpoint's `quantization_config` says; 16 without one."""
     quantization = whole.section("quantization_config")
     if not quantization.values:

@@ -1,6 +1,7 @@
 """Dense features of a query: shape, script, code, math and byte entropy, all near 0..1; numpy only."""
 
 import math
+import re
 from typing import Final
 
 import numpy as np
@@ -46,13 +47,17 @@ _GROUPS: Final[tuple[tuple[str, bytes], ...]] = (
 """Leading UTF-8 bytes tell the script; a group's feature is the square root of its share, so that rare bytes count."""
 
 _SHAPE: Final = (
-    "log-lines", "line-length", "log-words", "word-length", "entropy", "distinct-words", "options", "log-questions",
-    "log-digits", "long-words", "log-chars", "log-prompt", "log-system", "log-turns", "tools", "json-schema",
+    "log-lines", "line-length", "log-words", "word-length", "entropy", "distinct-words", "log-questions", "log-digits",
+    "long-words", "options", "log-stem", "log-longest-option", "log-shortest-option", "option-spread",
+    "numeric-options", "catch-all-option", "negated", "blank", "asks-following", "stem-asks",
+    "log-chars", "log-prompt", "log-system", "log-turns", "tools", "json-schema",
 )  # fmt: skip
 
 NAMES: Final = tuple(name for name, _ in _GROUPS) + _SHAPE
 WIDTH: Final = len(NAMES)
-_OPTIONS: Final = (b"\na. ", b"\nb. ", b"\n(a)", b"\n(b)", b"\na)", b"\nb)", b"\nb:")
+_OPTION: Final = re.compile(rb"\n *\(?[a-j](?:[.):] )")
+_CATCH_ALL: Final = (b"all of", b"none of", b"both ", b"neither ")
+_MAX_OPTIONS: Final = 10
 
 
 def _membership() -> Floats:
@@ -76,6 +81,26 @@ def _entropy(counts: NDArray[np.intp], total: int) -> float:
     return float(-(share * np.log2(share)).sum()) / 8.0
 
 
+def _choices(lower: bytes) -> list[float]:
+    """The question of a multiple-choice prompt and its options; long or numeric options are a sign of difficulty."""
+    stem, *options = _OPTION.split(lower, _MAX_OPTIONS)
+    stem = stem.rstrip()
+    lengths = [len(option) for option in options] or [0]
+    return [
+        float(len(options) > 1),
+        _log(len(stem), 2_000),
+        _log(max(lengths), 400),
+        _log(min(lengths), 400),
+        (max(lengths) - min(lengths)) / (1.0 + max(lengths)),
+        sum(not option.strip(b" \n.,-%$").translate(None, b"0123456789.,/ ") for option in options) / _MAX_OPTIONS,
+        float(any(mark in option for option in options for mark in _CATCH_ALL)),
+        float(b" not " in stem or b"except" in stem),
+        float(b"__" in stem),
+        float(b"following" in stem),
+        float(stem.endswith(b"?")),
+    ]
+
+
 def describe(lower: bytes, data: Bytes, word_lengths: NDArray[np.intp], distinct: float) -> list[float]:
     """Shares of byte groups and the shape of the text; `lower` is its lower-case form, `data` its own bytes."""
     counts = np.bincount(data, minlength=256)
@@ -91,10 +116,10 @@ def describe(lower: bytes, data: Bytes, word_lengths: NDArray[np.intp], distinct
         float(word_lengths.mean()) / 10.0 if words else 0.0,
         _entropy(counts, total),
         distinct,
-        float(sum(lower.count(mark) > 0 for mark in _OPTIONS) >= 2),
         _log(int(counts[63]), 10),
         _log(int(counts[48:58].sum()), 200),
         float((word_lengths > 8).mean()) if words else 0.0,
+        *_choices(lower),
     ]
 
 

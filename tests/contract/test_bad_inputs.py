@@ -147,7 +147,7 @@ def test_defaults_are_filled_in_by_the_server(api: Api):
     pool = dry_run(api, pool_manifest(spec__replicas=None))["spec"]
     assert pool["replicas"] == 1
     assert pool["drain"] == {"deadlineSeconds": 300}
-    assert pool["recipe"] == {"preset": "balanced"}
+    assert pool["recipe"] == {"preset": "balanced", "attention": "standard", "scheduling": "fcfs", "sleepMode": False}
     policy = dry_run(api, policy_manifest())["spec"]
     assert policy["rebalance"]["mode"] == "DryRun"
     assert policy["router"]["replicas"] == 1

@@ -17,8 +17,8 @@ from testcluster import vllm
 from testcluster.errors import UnavailableError
 from testcluster.pytesting import unavailable, visible
 from trimtab_crds.accelerators import CATALOGUE
-from trimtab_crds.inferencepool import Preset
-from trimtab_operator.core.choices import engine_defaults
+from trimtab_crds.recipespec import Preset
+from trimtab_operator.core.facts import engine_defaults
 from trimtab_operator.core.reasoningparsers import REASONING_PARSERS
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(900)]
@@ -31,12 +31,7 @@ STEP_FLAGS = frozenset({"--max-num-seqs", "--max-num-batched-tokens", "--max-mod
 #: What vLLM refuses and Trimtab cannot know, by the fact that a pool does not say. An entry that no case needs any
 #: more must go.
 UNKNOWN_TO_TRIMTAB = {
-    "whether the checkpoint has layers for mtp": r"Unsupported speculative method: 'mtp'",
-    "the longest context of the model": r"User-specified max_model_len \(\d+\) is greater than the derived",
-    "whether the model has latent attention": r"kv_cache_dtype=fp8_e5m2, block_size=None, use_mla=True",
-    "the checkpoint's quantization, where its name does not tell": r"does not match the quantization method",
-    "that the model overflows in float16": r"torch.float32 is not supported for quantization method",
-    "all flags of vLLM": r"unrecognized arguments: --no-such-flag",
+    "the heads of the draft": r"SpeculativeConfig\s+Value error, Total number of attention heads",
 }
 
 

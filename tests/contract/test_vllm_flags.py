@@ -11,7 +11,7 @@ from testcluster.errors import UnavailableError
 from testcluster.pytesting import unavailable, visible
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = ROOT / "cli" / "trimtab_cli" / "engine_sim" / "vllm_flags.json"
+COMMITTED = ROOT / "crds" / "trimtab_crds" / "vllm_flags.json"
 
 pytestmark = pytest.mark.contract
 
@@ -26,5 +26,5 @@ def test_the_simulated_engine_knows_exactly_vllms_flags(request: pytest.FixtureR
     written = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert written.returncode == 0, written.stderr
     assert json.loads(written.stdout) == json.loads(COMMITTED.read_text()), (
-        "write it again: PYTHON_OF_VLLM scripts/vllm_flags.py > cli/trimtab_cli/engine_sim/vllm_flags.json"
+        "write it again: PYTHON_OF_VLLM scripts/vllm_flags.py > crds/trimtab_crds/vllm_flags.json"
     )

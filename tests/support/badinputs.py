@@ -35,6 +35,11 @@ def _policy(name: str, problem: str, server: str | None, **changes: Any) -> BadI
     return BadInput(f"policy: {name}", policy_manifest(**changes), (problem,), server)
 
 
+def _ngram(ranges: list[tuple[int, int, int]]) -> Manifest:
+    by_batch = [{"from": first, "to": last, "tokens": tokens} for first, last, tokens in ranges]
+    return {"speculation": {"method": "ngram", "tokensByBatchSize": by_batch}}
+
+
 _KNOWN = ", ".join(sorted(CATALOGUE))
 _NO_SUCH_FIELD = "no such field; remove it or correct its spelling (kubectl explain lists the fields)"
 
@@ -52,6 +57,24 @@ BROKEN_RULES = (
         "model.shape.activeParametersMillions 9000 is above parametersMillions 8190; lower it",
     ),
     _rule(
+        "pool: more layers with full attention than layers",
+        pool_manifest(spec__model__shape=shape(fullAttentionLayers=37)),
+        "spec.model.shape",
+        "model.shape.fullAttentionLayers 37 is above layers 36; lower it",
+    ),
+    _rule(
+        "pool: a quantized checkpoint without its bits",
+        pool_manifest(spec__model__shape=shape(quantization="awq")),
+        "spec.model.shape",
+        "model.shape.quantization awq needs weightBits; set it to the bits of one weight",
+    ),
+    _rule(
+        "pool: latent attention with several key heads",
+        pool_manifest(spec__model__shape=shape(latentAttention=True)),
+        "spec.model.shape",
+        "model.shape.kvHeads 8 beside latentAttention; set it to 1: all heads share one latent",
+    ),
+    _rule(
         "pool: a method that needs a draft without one",
         pool_manifest(spec__recipe={"speculation": {"method": "eagle3"}}),
         "spec.recipe.speculation",
@@ -62,6 +85,45 @@ BROKEN_RULES = (
         pool_manifest(spec__recipe={"speculation": {"method": "ngram", "model": "org/draft"}}),
         "spec.recipe.speculation",
         "recipe.speculation.method ngram takes no draft; remove recipe.speculation.model",
+    ),
+    _rule(
+        "pool: guesses for all batch sizes and for each",
+        pool_manifest(
+            spec__recipe=_ngram([(1, 8, 4)]) | {"speculation": _ngram([(1, 8, 4)])["speculation"] | {"tokens": 4}}
+        ),
+        "spec.recipe.speculation",
+        "recipe.speculation.tokens 4 beside tokensByBatchSize; remove one of them",
+    ),
+    _rule(
+        "pool: guesses for larger batches alone",
+        pool_manifest(spec__recipe=_ngram([(2, 8, 4)])),
+        "spec.recipe.speculation",
+        "recipe.speculation.tokensByBatchSize needs a range from 1 and one with tokens; add it",
+    ),
+    _rule(
+        "pool: two numbers of guesses for a batch size",
+        pool_manifest(spec__recipe=_ngram([(1, 8, 4), (8, 16, 2)])),
+        "spec.recipe.speculation",
+        "recipe.speculation.tokensByBatchSize has ranges that overlap; let each batch size be in one of them",
+    ),
+    _rule(
+        "pool: batch sizes that go down",
+        pool_manifest(spec__recipe=_ngram([(1, 8, 4), (32, 9, 2)])),
+        "spec.recipe.speculation.tokensByBatchSize[1]",
+        "recipe.speculation.tokensByBatchSize from 32 is above to 9; swap them",
+    ),
+    _rule(
+        "pool: a limit on the chunks of prompts that are not chunked",
+        pool_manifest(spec__recipe={"batching": {"chunkedPrefill": False, "longPrefillThreshold": 512}}),
+        "spec.recipe.batching",
+        "recipe.batching.longPrefillThreshold 512 has no effect without chunkedPrefill; "
+        "remove it or set chunkedPrefill to true",
+    ),
+    _rule(
+        "pool: a rank that no kernel has",
+        pool_manifest(spec__recipe={"lora": {"modules": [{"name": "a", "path": "/a"}], "maxRank": 10}}),
+        "spec.recipe.lora",
+        "recipe.lora.maxRank 10 is none of vLLM's; use one of 1, 8, 16, 32, 64, 128, 256, 320, 512",
     ),
     _rule(
         "pool: fewer tokens a step than sequences",
@@ -88,7 +150,7 @@ BROKEN_RULES = (
         "pool: parallelism that does not use every GPU once",
         pool_manifest(spec__accelerator__count=4, spec__recipe={"parallelism": {"tensor": 2}}),
         "spec",
-        "recipe.parallelism.tensor 2 times pipeline 1 is not accelerator.count 4; "
+        "recipe.parallelism.tensor 2 times pipeline 1 times prefillContext 1 times data 1 is not accelerator.count 4; "
         "change one of them so that every GPU of a replica is used once",
     ),
     _rule(
@@ -254,14 +316,15 @@ BAD_POOLS = (
     _pool(
         "an unknown preset",
         "spec.recipe.preset: 'fast' is refused; "
-        "use 'balanced', 'interactive', 'reasoning', 'long-context', 'throughput' or 'memory-saver'",
+        "use 'auto', 'balanced', 'interactive', 'code', 'agentic', 'search', 'reasoning', 'long-context', "
+        "'throughput', 'memory-saver', 'edge' or 'high-stakes'",
         'spec.recipe.preset: Unsupported value: "fast"',
         spec__recipe={"preset": "fast"},
     ),
     _pool(
         "an unknown method of speculation",
         "spec.recipe.speculation.method: 'medusa' is refused; "
-        "use 'none', 'ngram', 'suffix', 'mtp', 'eagle3', 'dflash' or 'draft_model'",
+        "use 'none', 'ngram', 'suffix', 'mtp', 'eagle3', 'dflash', 'dspark' or 'draft_model'",
         'spec.recipe.speculation.method: Unsupported value: "medusa"',
         spec__recipe={"speculation": {"method": "medusa"}},
     ),

@@ -83,13 +83,16 @@ class Pods:
     state: PoolState
 
     def follow(self, step: Step) -> None:
-        """The Deployment is told; its pods follow later."""
+        """The Deployment is told; its pods follow when its controller gets to it."""
         assert self.state.desired == step.from_replicas
         self.state = replace(self.state, desired=step.to_replicas)
-        self.reconcile()
+
+    def evict(self) -> None:
+        """A node drain ends a ready pod; the controller will replace it."""
+        self.state = replace(self.state, ready=self.state.ready - 1, draining=self.state.draining + 1)
 
     def reconcile(self) -> None:
-        """What the Deployment's controller does at once: create what is missing, end what is too much."""
+        """What the Deployment's controller does: create what is missing, end what is too much."""
         state = self.state
         surplus = state.ready + state.starting - state.desired
         if surplus < 0:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trimtab_crds.shapes import shape_from_config
+from trimtab_crds import specshape
 
 _HERE = Path(__file__).parent
 _SHAPES = _HERE / "shapes"
@@ -46,17 +46,6 @@ def config(name: str) -> dict[str, Any]:
     return content
 
 
-def spec_shape(name: str) -> dict[str, int]:
+def spec_shape(name: str) -> dict[str, Any]:
     """`spec.model.shape` of a model."""
-    whole = config(name)
-    shape = shape_from_config(whole)
-    experts = ("num_experts", "num_local_experts", "n_routed_experts")
-    return {
-        "parametersMillions": round(shape.parameters / 1e6),
-        "activeParametersMillions": round(shape.active_parameters / 1e6),
-        "layers": shape.layers,
-        "attentionHeads": whole["num_attention_heads"],
-        "kvHeads": shape.kv_heads,
-        "headDim": shape.head_dim,
-        "experts": next((whole[key] for key in experts if key in whole), 0),
-    }
+    return specshape.spec_shape(config(name)).model_dump(by_alias=True, exclude_none=True)

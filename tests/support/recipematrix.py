@@ -14,7 +14,8 @@ from support.manifests import Manifest, changed, pool_manifest
 from support.modelshapes import DRAFTS, folder, models, spec_shape
 from support.vllmchecker import Question
 from trimtab_crds.accelerators import CATALOGUE
-from trimtab_crds.inferencepool import InferencePool, Preset, Quantization
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.recipespec import Preset, Quantization
 from trimtab_operator.core.choices import choose
 from trimtab_operator.core.recipe import Resolution, flags_of, resolve
 
@@ -32,7 +33,7 @@ ACCELERATORS = (
 )
 #: Overrides are tried on fewer: one without bfloat16, one small, one of each of the two generations with fp8 attention.
 OVERRIDE_ACCELERATORS = ("nvidia-t4-16gb", "nvidia-l4-24gb", "nvidia-h100-80gb", "nvidia-b200-180gb")
-COUNTS = (1, 2, 8)
+COUNTS = (1, 8)
 MIXTURES = 1200
 OWN_IMAGE = "registry.example.com/vllm-with-arctic-inference:1"
 
@@ -57,12 +58,19 @@ def _batching(**fields: int) -> Changes:
     return {"spec.recipe.batching": fields}
 
 
-def _parallel(tensor: int, pipeline: int) -> Changes:
+def _parallel(tensor: int, pipeline: int, *, data: int = 1, prefillContext: int = 1, **more: int) -> Changes:  # noqa: N803
+    sizes = {"tensor": tensor, "pipeline": pipeline, "data": data, "prefillContext": prefillContext}
     return {
-        "spec.recipe.parallelism": {"tensor": tensor, "pipeline": pipeline},
-        "spec.accelerator.count": tensor * pipeline,
+        "spec.recipe.parallelism": sizes | more,
+        "spec.accelerator.count": tensor * pipeline * data * prefillContext,
     }
 
+
+FADING = [
+    {"from": 1, "to": 16, "tokens": 3},
+    {"from": 17, "to": 64, "tokens": 1},
+    {"from": 65, "to": 8192, "tokens": 0},
+]
 
 #: Without a draft; those with one depend on the model (`_drafted`).
 SPECULATIONS: Mapping[str, Changes] = {
@@ -108,7 +116,30 @@ OTHERS: Mapping[str, Changes] = {
 UNKNOWN_ARGUMENT: Mapping[str, Changes] = {
     "an argument that vLLM lacks": {"spec.engine.args": ["--no-such-flag"]},
 }
-OVERRIDES = (SPECULATIONS, QUANTIZATIONS, KV_DTYPES, PARALLELISM, BATCHING, OTHERS)
+CONTEXT_AND_EXPERTS: Mapping[str, Changes] = {
+    "experts": _parallel(2, 1, expert=True),
+    "data 2": _parallel(1, 1, data=2),
+    "data 2, experts": _parallel(2, 1, data=2, expert=True),
+    "prefill context 2": _parallel(2, 1, prefillContext=2),
+    "prefill context 2, decode context 2": _parallel(2, 1, prefillContext=2, decodeContext=2),
+    "prefill context 2, decode context 3": _parallel(2, 1, prefillContext=2, decodeContext=3),
+    "decode context 2 of 8": _parallel(8, 1, decodeContext=2),
+    "decode context 2 of 16": _parallel(16, 1, decodeContext=2),
+    "decode context 3 of 8": _parallel(8, 1, decodeContext=3),
+}
+EXTRAS: Mapping[str, Changes] = {
+    "prompts in one piece": _batching(chunkedPrefill=False),
+    "prompts in one piece, small steps": _batching(chunkedPrefill=False, maxBatchedTokens=2048),
+    "chunks of 512": _batching(longPrefillThreshold=512),
+    "chunks of 1M": _batching(longPrefillThreshold=1_048_576),
+    "offload": {"spec.recipe.kvCache": {"offloadGib": 16}},
+    "priority": {"spec.recipe.scheduling": "priority"},
+    "sleep": {"spec.recipe.sleepMode": True, "spec.engine.env": [{"name": "VLLM_SERVER_DEV_MODE", "value": "1"}]},
+    "adapters": {"spec.recipe.lora": {"modules": [{"name": "a", "path": "/a"}], "maxRank": 64}},
+    "fading guesses": {"spec.recipe.speculation": {"method": "ngram", "tokensByBatchSize": FADING}},
+    "fading mtp": {"spec.recipe.speculation": {"method": "mtp", "tokensByBatchSize": FADING}},
+}
+OVERRIDES = (SPECULATIONS, QUANTIZATIONS, KV_DTYPES, PARALLELISM, BATCHING, OTHERS, CONTEXT_AND_EXPERTS, EXTRAS)
 
 
 def cases() -> list[Case]:

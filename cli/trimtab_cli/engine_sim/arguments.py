@@ -1,19 +1,17 @@
 """The command line of `vllm serve`, as far as a parser can know it, plus the simulator's own `--sim-*` flags.
 
-`vllm_flags.json` lists every flag of the vLLM version it names (written by `scripts/vllm_flags.py`). A flag outside
-that list is refused, as vLLM refuses it. Flags of vLLM without an effect on the simulation are accepted: the argv is
-vLLM's, not ours.
+`trimtab_crds.vllmflags` lists every flag of the vLLM version it names. A flag outside that list is
+refused, as vLLM refuses it. Flags of vLLM without an effect on the simulation are accepted: the argv is vLLM's, not
+ours.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, Never
 
 from trimtab_cli.engine_sim.presets import PRESETS
+from trimtab_crds.vllmflags import known_flags
 
 _VALUES = {"one": None, "optional": "?", "many": "+"}
 _DESCRIPTION = """\
@@ -25,22 +23,6 @@ _EXAMPLE = "example: trimtab engine-sim Qwen/Qwen3-8B --port 8000 --reasoning-pa
 
 class ArgumentError(ValueError):
     """The command line is wrong; the message names the flag, the value and the fix."""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownFlags:
-    """What the named version of vLLM accepts."""
-
-    version: str
-    reasoning_parsers: tuple[str, ...]
-    flags: tuple[dict[str, Any], ...]
-
-
-@cache
-def known_flags() -> KnownFlags:
-    """The committed list of flags."""
-    data = json.loads((Path(__file__).parent / "vllm_flags.json").read_text())
-    return KnownFlags(data["version"], tuple(data["reasoning_parsers"]), tuple(data["flags"]))
 
 
 class _Parser(argparse.ArgumentParser):

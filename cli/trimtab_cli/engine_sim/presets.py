@@ -97,13 +97,6 @@ def _from_document(text: str) -> ModelShape:
     if "parametersMillions" not in document:
         return shape_from_config(document)
     from trimtab_crds.inferencepool import Shape
+    from trimtab_crds.specshape import model_shape
 
-    shape = Shape.model_validate(document)
-    return ModelShape(
-        parameters=shape.parameters_millions * 1_000_000,
-        active_parameters=(shape.active_parameters_millions or shape.parameters_millions) * 1_000_000,
-        layers=shape.layers,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        query_width=shape.attention_heads * shape.head_dim,
-    )
+    return model_shape(Shape.model_validate(document))

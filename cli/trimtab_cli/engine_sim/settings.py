@@ -5,14 +5,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
-from trimtab_cli.engine_sim.arguments import ArgumentError, known_flags, parse
+from trimtab_cli.engine_sim.arguments import ArgumentError, parse
 from trimtab_cli.engine_sim.engine import EngineConfig
 from trimtab_cli.engine_sim.presets import context_tokens, resolve_shape
 from trimtab_cli.engine_sim.speculation import METHODS, NO_SPECULATION, Speculation
 from trimtab_crds.accelerators import Accelerator, accelerator
 from trimtab_crds.capacity import ModelShape, Replica
+from trimtab_crds.vllmflags import known_flags
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgG]?)$")
 _UNITS = {"": 1, "k": 1e3, "K": 2**10, "m": 1e6, "M": 2**20, "g": 1e9, "G": 2**30}
@@ -46,6 +48,8 @@ FOLLOWED = frozenset(
         "kv_cache_memory_bytes",
         "num_gpu_blocks_override",
         "tensor_parallel_size",
+        "data_parallel_size",
+        "prefill_context_parallel_size",
         "pipeline_parallel_size",
         "speculative_config",
         "spec_method",
@@ -176,7 +180,13 @@ def _bits(table: tuple[tuple[str, int], ...], name: str | None, default: int) ->
 
 
 def _parallel_gpus(args: argparse.Namespace) -> int:
-    return (args.tensor_parallel_size or 1) * (args.pipeline_parallel_size or 1)
+    sizes = (
+        args.tensor_parallel_size,
+        args.pipeline_parallel_size,
+        args.data_parallel_size,
+        args.prefill_context_parallel_size,
+    )
+    return prod(int(size or 1) for size in sizes)
 
 
 def _batching(args: argparse.Namespace, gpu: Accelerator) -> tuple[int, int]:

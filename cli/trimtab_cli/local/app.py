@@ -86,10 +86,10 @@ class LocalLoop:
             if not interrupts.first.is_set():
                 await self._serve(interrupts)
             self._halt("load", "rebalance", "watch")
-            self._phase = "draining"
             last = self.snapshot()
+            self._phase = "draining"
             await self._unless(interrupts.second, self._finish())
-            return replace(last, tally=self.snapshot().tally, phase="ended")
+            return replace(last, tally=self.snapshot().tally)
         finally:
             await self._engines.abandon()
             for task in self._background:

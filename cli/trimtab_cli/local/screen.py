@@ -1,6 +1,7 @@
 """Where the picture goes: a live terminal view, or a plain line every few seconds when nobody watches."""
 
 import io
+import re
 import sys
 import time
 from pathlib import Path
@@ -53,4 +54,6 @@ def write_svg(snapshot: Snapshot, path: Path) -> None:
     """The live view as a picture."""
     console = Console(record=True, width=WIDTH, height=HEIGHT, file=io.StringIO(), force_terminal=True)
     console.print(render(snapshot))
-    path.write_text(console.export_svg(title="trimtab up -f examples/quickstart"))
+    drawn = console.export_svg(title="trimtab up -f examples/quickstart")
+    # rich names a web font; a picture in a README should fetch nothing.
+    path.write_text(re.sub(r"@font-face\s*\{.*?\}", "", drawn, flags=re.DOTALL))

@@ -138,8 +138,8 @@ def _decisions(snapshot: Snapshot) -> Group:
     lines = [Text(), Text(" decisions", style="bold")]
     lines += [_move(move) for move in snapshot.history[-_MOVES_SHOWN:]]
     if snapshot.decision:
-        lines.append(Text(f" now       {snapshot.decision}", style="cyan", overflow="ellipsis"))
-    lines += [Text(f" note      {note}", style="yellow", overflow="ellipsis") for note in snapshot.notes]
+        lines.append(Text(f" now       {snapshot.decision}", style="cyan", no_wrap=True, overflow="ellipsis"))
+    lines += [Text(f" note      {note}", style="yellow", no_wrap=True, overflow="ellipsis") for note in snapshot.notes]
     lines += [Text(), Text(f" {snapshot.url}   demand from {snapshot.source}   Ctrl-C ends it", style="dim")]
     return Group(*lines)
 

@@ -5,15 +5,25 @@ The rules are those of vLLM 0.32 and 0.33: argument and configuration checks, an
 is ignored. vLLM's configuration says nothing of the latter, so these sentences name their source.
 """
 
-import re
 from collections.abc import Callable, Iterator
 
 from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.capacity import Replica
-from trimtab_crds.inferencepool import InferencePool, Quantization, SpeculationMethod
-from trimtab_operator.core.choices import Choices, capability, checkpoint_bits, engine_defaults
-from trimtab_operator.core.engineargs import refused_args
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.recipespec import Quantization, Recipe, SpeculationMethod
+from trimtab_operator.core.choicetypes import Choices, SpeculationChoice
+from trimtab_operator.core.engineargs import refused_args, unknown_args
+from trimtab_operator.core.facts import (
+    capability,
+    checkpoint_bits,
+    checkpoint_type,
+    engine_defaults,
+    lacks_package,
+    latent_attention,
+    runs_in_float32,
+)
 from trimtab_operator.core.names import OWN_VOLUMES
+from trimtab_operator.core.overridechecks import OVERRIDE_CHECKS
 from trimtab_operator.core.reasoningparsers import unknown_parser
 from trimtab_operator.core.replica import replica_of
 
@@ -22,9 +32,7 @@ KNOWN_VERSIONS = ("0.32", "0.33")
 _GIB = 2**30
 _MXFP4_CAPABILITY = (8, 0)
 _MXFP4_SOURCE = "vLLM, model_executor/layers/quantization/mxfp4.py"
-#: The project's own image, which lacks optional packages; a registry's mirror of it counts too.
-_UPSTREAM_IMAGE = re.compile(r"(^|/)vllm/vllm-openai([:@]|$)")
-_DRAFT_IN_STAGES = (SpeculationMethod.EAGLE3, SpeculationMethod.DFLASH)
+_DRAFT_IN_STAGES = (SpeculationMethod.EAGLE3, SpeculationMethod.DFLASH, SpeculationMethod.DSPARK)
 
 
 def version(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
@@ -37,7 +45,7 @@ def version(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterato
 
 def parallelism(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
     """vLLM shards whole heads and whole layers."""
-    shape, tensor = pool.spec.model.shape, chosen.tensor
+    shape, tensor = pool.spec.model.shape, chosen.parallel.tensor
     if shape is None:
         return
     fix = "set recipe.parallelism so that tensor times pipeline is accelerator.count"
@@ -51,9 +59,9 @@ def parallelism(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iter
             f"recipe.parallelism.tensor {tensor} and model.shape.kvHeads {shape.kv_heads} do not divide each other; "
             f"{fix} and one divides the other (source: vLLM, model_executor/layers/linear.py, QKVParallelLinear)"
         )
-    if chosen.pipeline > shape.layers:
+    if chosen.parallel.pipeline > shape.layers:
         yield (
-            f"recipe.parallelism.pipeline {chosen.pipeline} is above model.shape.layers {shape.layers}; "
+            f"recipe.parallelism.pipeline {chosen.parallel.pipeline} is above model.shape.layers {shape.layers}; "
             "a stage needs at least one layer: lower it (source: vLLM, distributed/utils.py, get_pp_indices)"
         )
 
@@ -61,7 +69,7 @@ def parallelism(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iter
 def quantization(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
     """Quantization that the GPU cannot read, that the checkpoint already has, or that covers nothing of the model."""
     model, asked = pool.spec.model, chosen.quantization
-    native_mxfp4 = any(n in model.name.lower() for n in ("mxfp4", "gpt-oss"))
+    native_mxfp4 = "mxfp4" in checkpoint_type(model)
     if capability(gpu) < _MXFP4_CAPABILITY and (native_mxfp4 or asked is Quantization.MXFP4):
         yield (
             f"accelerator.name {gpu.name} has compute capability {gpu.compute_capability} and mxfp4 weights need 8.0; "
@@ -95,9 +103,15 @@ def _mxfp4(pool: InferencePool) -> Iterator[str]:
 
 
 def kv_cache(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
-    """vLLM refuses fp8_e5m2 entries beside fp8 weights."""
-    fp8_weights = chosen.quantization is Quantization.FP8 or "fp8" in pool.spec.model.name.lower()
-    if chosen.kv_dtype == "fp8_e5m2" and fp8_weights:
+    """vLLM refuses fp8_e5m2 entries beside fp8 weights and in a cache of latents."""
+    model = pool.spec.model
+    fp8_weights = chosen.quantization is Quantization.FP8 or "fp8" in checkpoint_type(model)
+    if chosen.kv_dtype == "fp8_e5m2" and latent_attention(model):
+        yield (
+            "recipe.kvCache.dtype fp8_e5m2 is read by no kernel for latent attention (model.shape.latentAttention "
+            "true); set it to fp8 or auto (source: vLLM, v1/attention/backends/mla)"
+        )
+    elif chosen.kv_dtype == "fp8_e5m2" and fp8_weights:
         yield (
             "recipe.kvCache.dtype fp8_e5m2 is refused by vLLM beside fp8 weights; "
             "set recipe.kvCache.dtype to fp8 or recipe.quantization to another type "
@@ -110,22 +124,69 @@ def speculation(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Itera
     asked = chosen.speculation
     if asked is None:
         return
-    if asked.method in _DRAFT_IN_STAGES and chosen.pipeline > 1:
+    if asked.method in _DRAFT_IN_STAGES and chosen.parallel.pipeline > 1:
         yield (
             f"recipe.speculation.method {asked.method} needs hidden states of all layers, which most models' pipeline "
-            f"stages do not pass on; set recipe.parallelism.pipeline {chosen.pipeline} to 1 or use another method "
-            "(source: vLLM, v1/worker/gpu/spec_decode/eagle/eagle3_utils.py)"
+            f"stages do not pass on; set recipe.parallelism.pipeline {chosen.parallel.pipeline} to 1 or use another "
+            "method (source: vLLM, v1/worker/gpu/spec_decode/eagle/eagle3_utils.py)"
         )
-    if asked.method is SpeculationMethod.SUFFIX and _UPSTREAM_IMAGE.search(pool.spec.engine.image):
+    if asked.method is SpeculationMethod.SUFFIX and lacks_package(pool.spec.engine.image):
         yield (
             "recipe.speculation.method suffix needs the Python package arctic-inference, which engine.image "
             f"{pool.spec.engine.image} does not have; use an image that has it or the method ngram"
         )
+    yield from _mtp(pool, asked)
     tokens = chosen.max_batched_tokens or engine_defaults(gpu)[1]
     if tokens <= asked.slots:
         yield (
             f"recipe.batching.maxBatchedTokens {tokens} is too small for recipe.speculation.method {asked.method} with "
             f"{asked.tokens} tokens; raise it to at least {asked.slots + 1} or lower speculation.tokens"
+        )
+
+
+def _mtp(pool: InferencePool, asked: SpeculationChoice) -> Iterator[str]:
+    """MTP runs layers of the checkpoint; several are run in turn, so their number divides the tokens."""
+    layers = pool.spec.model.shape.mtp_layers if pool.spec.model.shape else None
+    if asked.method is not SpeculationMethod.MTP or layers is None:
+        return
+    if layers == 0:
+        yield (
+            "recipe.speculation.method mtp needs layers for it in the checkpoint and model.shape.mtpLayers is 0; use "
+            "another method, or correct model.shape (source: vLLM, config/speculative.py, hf_config_override)"
+        )
+    elif asked.tokens > layers and asked.tokens % layers:
+        yield (
+            f"recipe.speculation.tokens {asked.tokens} is no multiple of model.shape.mtpLayers {layers}; set it to "
+            f"{asked.tokens - asked.tokens % layers} (source: vLLM, config/speculative.py, n_predict)"
+        )
+
+
+def dtype(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
+    """Without bfloat16 vLLM takes float16, or float32 where that overflows; float32 excludes quantization."""
+    model = pool.spec.model
+    if not runs_in_float32(model, gpu):
+        return
+    quantized = checkpoint_type(model) or chosen.quantization
+    if quantized != Quantization.CHECKPOINT:
+        yield (
+            f"recipe.quantization {quantized}: accelerator.name {gpu.name} (compute capability "
+            f"{gpu.compute_capability}) has no bfloat16, model.shape.float16Overflows leaves float32, and quantized "
+            "weights are not multiplied in it; use an accelerator from compute capability 8.0 on"
+            " (source: vLLM, config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS)"
+        )
+
+
+def context(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """A context above the model's own needs rope scaling, or vLLM's word that the user knows better."""
+    model, engine = pool.spec.model, pool.spec.engine
+    longest = model.shape.max_context_tokens if model.shape else None
+    scaled = any(arg.replace("_", "-").startswith("--hf-overrides") for arg in engine.args)
+    allowed = any(env.name == "VLLM_ALLOW_LONG_MAX_MODEL_LEN" and env.value == "1" for env in engine.env)
+    if model.context_tokens and longest and model.context_tokens > longest and not (scaled or allowed):
+        yield (
+            f"model.contextTokens {model.context_tokens} is above model.shape.maxContextTokens {longest}; lower it, or "
+            "scale the positions by engine.args --hf-overrides "
+            "(source: vLLM, config/model.py, _get_and_verify_max_len)"
         )
 
 
@@ -158,7 +219,7 @@ def memory(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[s
         yield (
             f"model.shape.parametersMillions {replica.shape.parameters // 10**6} takes {weights / _GIB:.1f} GiB at "
             f"{replica.shape.weight_bits} bits, and {count} x {gpu.name} leave "
-            f"{(replica.kv_capacity_bytes + weights) / _GIB:.1f} GiB for weights; {fix}{_smaller(chosen)} "
+            f"{(replica.kv_capacity_bytes + weights) / _GIB:.1f} GiB for weights; {fix}{_smaller(pool, chosen)} "
             "(source: vLLM docs, configuration/conserving_memory)"
         )
         return
@@ -167,7 +228,7 @@ def memory(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[s
 
 def _context(pool: InferencePool, replica: Replica, fix: str) -> Iterator[str]:
     asked = pool.spec.model.context_tokens
-    if asked is None or replica.kv_capacity_tokens >= asked:
+    if asked is None or replica.kv_capacity_bytes >= replica.shape.kv_bytes(asked):
         return
     fp8 = ", set recipe.kvCache.dtype to fp8" if replica.shape.kv_bits == 16 else ""
     yield (
@@ -177,15 +238,31 @@ def _context(pool: InferencePool, replica: Replica, fix: str) -> Iterator[str]:
     )
 
 
-def _smaller(chosen: Choices) -> str:
-    return ", or set recipe.quantization to fp8" if chosen.quantization is Quantization.CHECKPOINT else ""
+def _smaller(pool: InferencePool, chosen: Choices) -> str:
+    quantizable = chosen.quantization is Quantization.CHECKPOINT and checkpoint_bits(pool.spec.model) is None
+    return ", or set recipe.quantization to fp8" if quantizable else ""
 
 
 def arguments(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
-    """Arguments that would override the recipe."""
-    asked = chosen.speculation
-    dflash = asked is not None and asked.method is SpeculationMethod.DFLASH
-    yield from refused_args(pool.spec.engine.args, dflash=dflash)
+    """Arguments that would override the recipe, or that vLLM does not have."""
+    engine = pool.spec.engine
+    yield from refused_args(engine.args, _set_fields(pool.spec.recipe, chosen))
+    yield from unknown_args(engine.args, engine.version)
+
+
+def _set_fields(recipe: Recipe, chosen: Choices) -> list[str]:
+    """The fields of `OWNED_WHERE_SET` that this recipe sets: before these fields came, engine.args were the place."""
+    asked, parallel, batching, cache = chosen.speculation, chosen.parallel, recipe.batching, recipe.kv_cache
+    fields = {
+        "recipe.speculation.method dflash": asked is not None and asked.method is SpeculationMethod.DFLASH,
+        "recipe.parallelism": parallel.expert or parallel.data > 1 or parallel.decode_context > 1,
+        "recipe.batching": not chosen.chunked_prefill or (batching and batching.long_prefill_threshold),
+        "recipe.kvCache": cache is not None and cache.offload_gib is not None,
+        "recipe.scheduling": recipe.scheduling != "fcfs",
+        "recipe.sleepMode": recipe.sleep_mode,
+        "recipe.lora": recipe.lora is not None,
+    }
+    return [field for field, is_set in fields.items() if is_set]
 
 
 def pod(pool: InferencePool, _chosen: Choices, gpu: Accelerator) -> Iterator[str]:
@@ -207,8 +284,11 @@ CHECKS: tuple[Check, ...] = (
     kv_cache,
     batching,
     speculation,
+    dtype,
+    context,
     reasoning,
     memory,
     arguments,
     pod,
+    *OVERRIDE_CHECKS,
 )

@@ -2,23 +2,29 @@
 
 A preset's own choice that does not fit is left out and said so (`Drop`); what the user wrote is never changed here: it
 is kept or, in checks.py, refused. Which technique helps when: vLLM's documentation and the papers named there; the
-presets hold only what helps without knowing the traffic (speculation needs a draft or a measurement, so none has it).
+presets hold only what helps without knowing the traffic (a draft is trained for one model, so none names one).
 """
 
-import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from types import MappingProxyType
 
 from trimtab_crds.accelerators import Accelerator
-from trimtab_crds.inferencepool import (
-    InferencePool,
-    Model,
-    Parallelism,
-    Preset,
-    Quantization,
-    Recipe,
-    SpeculationMethod,
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.recipespec import Parallelism, Preset, Quantization, Recipe, SpeculationMethod
+from trimtab_operator.core.autopreset import resolved_preset
+from trimtab_operator.core.choicetypes import Choices, Drop, SpeculationChoice
+from trimtab_operator.core.facts import (
+    capability,
+    checkpoint_bits,
+    context_of,
+    engine_defaults,
+    has_fp8_attention,
+    lacks_package,
+    latent_attention,
+    runs_in_float32,
 )
+from trimtab_operator.core.presets import PRESETS, PresetChoices
 
 #: Tokens guessed per step where the user names none: what the methods' authors publish or vLLM's own default.
 _USUAL_TOKENS = MappingProxyType(
@@ -28,153 +34,58 @@ _USUAL_TOKENS = MappingProxyType(
         SpeculationMethod.MTP: 1,
         SpeculationMethod.EAGLE3: 3,
         SpeculationMethod.DFLASH: 15,
+        SpeculationMethod.DSPARK: 7,
         SpeculationMethod.DRAFT_MODEL: 4,
     }
 )
 _DFLASH_BATCHED_TOKENS = 32768
-_QUANTIZED_NAME = (
-    (4, re.compile(r"awq|gptq|int4|w4a16|fp4|gpt-oss|4bit", re.IGNORECASE)),
-    (8, re.compile(r"fp8|int8|w8a8|8bit", re.IGNORECASE)),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """A part of the recipe that has no effect here, or less than its name says."""
-
-    what: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class SpeculationChoice:
-    """Speculative decoding; `tokens` are guessed per step, `slots` is what one sequence takes of a step for them."""
-
-    method: SpeculationMethod
-    tokens: int
-    model: str | None
-
-    @property
-    def slots(self) -> int:
-        """Tokens of a step that drafting takes per running sequence."""
-        return {SpeculationMethod.DFLASH: self.tokens, SpeculationMethod.DRAFT_MODEL: 1}.get(self.method, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """All choices of one recipe. None leaves a choice to vLLM."""
-
-    tensor: int
-    pipeline: int
-    prefix_caching: bool
-    performance_mode: str | None = None
-    quantization: Quantization = Quantization.CHECKPOINT
-    kv_dtype: str = "auto"
-    max_sequences: int | None = None
-    max_batched_tokens: int | None = None
-    max_queued_requests: int | None = None
-    speculation: SpeculationChoice | None = None
-    attention_backend: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Preset:
-    """What a preset chooses; pairs are (GPUs with 70 GiB and more, smaller ones)."""
-
-    performance_mode: str | None = None
-    max_sequences: tuple[int, int] | None = None
-    max_batched_tokens: tuple[int, int] | None = None
-    quantization: Quantization = Quantization.CHECKPOINT
-    kv_fp8: bool = False
-
-
-_PRESETS = MappingProxyType(
-    {
-        Preset.BALANCED: _Preset(),
-        # Small steps keep the time between two tokens even; few sequences keep it short.
-        Preset.INTERACTIVE: _Preset(
-            performance_mode="interactivity", max_sequences=(64, 32), max_batched_tokens=(2048, 1024)
-        ),
-        # Long answers decode for minutes: many at once, and room for prompts beside them.
-        Preset.REASONING: _Preset(max_sequences=(512, 192), max_batched_tokens=(8192, 4096)),
-        # Big steps read a long prompt in few passes; the cache, not the batch, is the limit.
-        Preset.LONG_CONTEXT: _Preset(max_sequences=(64, 16), max_batched_tokens=(16384, 8192), kv_fp8=True),
-        Preset.THROUGHPUT: _Preset(
-            performance_mode="throughput", max_sequences=(1024, 512), max_batched_tokens=(16384, 8192)
-        ),
-        Preset.MEMORY_SAVER: _Preset(
-            max_sequences=(32, 16), max_batched_tokens=(2048, 1024), quantization=Quantization.FP8, kv_fp8=True
-        ),
-    }
-)
-
-
-def capability(gpu: Accelerator) -> tuple[int, int]:
-    """Compute capability (SM) as numbers that compare."""
-    major, minor = gpu.compute_capability.split(".")
-    return int(major), int(minor)
-
-
-def has_fp8_attention(gpu: Accelerator) -> bool:
-    """Whether FlashAttention reads an fp8 cache (FA3 on SM 9.x, FA4 on SM 10.x); elsewhere vLLM uses Triton."""
-    return capability(gpu)[0] in (9, 10)
-
-
-def checkpoint_bits(model: Model) -> int | None:
-    """Bits per weight that the checkpoint's name gives away; None for one that looks unquantized."""
-    return next((bits for bits, pattern in _QUANTIZED_NAME if pattern.search(model.name)), None)
-
-
-def engine_defaults(gpu: Accelerator) -> tuple[int, int]:
-    """Sequences and tokens of a step that `vllm serve` picks by itself on that GPU."""
-    if gpu.memory_gib >= 160:
-        return 1024, 16384
-    if gpu.memory_gib >= 70 and "a100" not in gpu.name:
-        return 1024, 8192
-    return 256, 2048
 
 
 def choose(pool: InferencePool, gpu: Accelerator) -> tuple[Choices, list[Drop]]:
     """The choices of the pool's recipe on that GPU, and what of the preset was left out."""
     recipe = pool.spec.recipe
-    preset = _PRESETS[recipe.preset]
+    name = resolved_preset(pool, gpu)[0]
+    preset = PRESETS[name]
     drops: list[Drop] = []
     parallel = recipe.parallelism or Parallelism(tensor=pool.spec.accelerator.count)
     chosen = Choices(
-        tensor=parallel.tensor,
-        pipeline=parallel.pipeline,
+        parallel=parallel,
         prefix_caching=recipe.prefix_caching is not False,
         performance_mode=preset.performance_mode,
-        quantization=recipe.quantization or _preset_quantization(pool, preset, drops),
-        kv_dtype=recipe.kv_cache.dtype if recipe.kv_cache else _preset_kv_dtype(recipe, gpu, drops),
+        quantization=recipe.quantization or _preset_quantization(pool, name, gpu, drops),
+        kv_dtype=recipe.kv_cache.dtype if recipe.kv_cache else _preset_kv_dtype(name, gpu, drops),
         max_queued_requests=recipe.batching.max_queued_requests if recipe.batching else None,
-        speculation=_speculation(recipe),
+        chunked_prefill=recipe.batching is None or recipe.batching.chunked_prefill,
+        speculation=_asked_speculation(recipe) if recipe.speculation else _preset_speculation(pool, name, drops),
     )
-    chosen = _with_batching(chosen, recipe, gpu)
-    chosen = _with_attention_backend(chosen, gpu, drops)
-    return chosen, drops + _weight_only(chosen, gpu) + _crowded(chosen, gpu)
+    chosen = _without_schedule(chosen, drops)
+    chosen = _with_batching(chosen, pool, preset, gpu)
+    chosen = _with_attention_backend(chosen, gpu, drops, latent=latent_attention(pool.spec.model))
+    return chosen, drops + _weight_only(chosen, gpu) + _crowded(chosen, gpu) + _imprecise(pool, name)
 
 
-def _preset_quantization(pool: InferencePool, preset: _Preset, drops: list[Drop]) -> Quantization:
-    if preset.quantization is Quantization.CHECKPOINT or checkpoint_bits(pool.spec.model) is None:
-        return preset.quantization
-    drops.append(
-        Drop(
-            f"recipe.preset {pool.spec.recipe.preset}: quantization {preset.quantization}",
-            f"model.name {pool.spec.model.name} is a quantized checkpoint already",
-        )
-    )
+def _preset_quantization(pool: InferencePool, name: Preset, gpu: Accelerator, drops: list[Drop]) -> Quantization:
+    wished, model = PRESETS[name].quantization, pool.spec.model
+    if wished is Quantization.CHECKPOINT:
+        return wished
+    if checkpoint_bits(model) is not None:
+        why = f"model.name {model.name} is a quantized checkpoint already"
+    elif runs_in_float32(model, gpu):
+        why = f"{gpu.name} has no bfloat16 and model.shape.float16Overflows, and float32 excludes quantized weights"
+    else:
+        return wished
+    drops.append(Drop(f"recipe.preset {name}: quantization {wished}", why))
     return Quantization.CHECKPOINT
 
 
-def _preset_kv_dtype(recipe: Recipe, gpu: Accelerator, drops: list[Drop]) -> str:
-    preset = _PRESETS[recipe.preset]
-    saves_memory = recipe.preset is Preset.MEMORY_SAVER and capability(gpu) >= (8, 0)
+def _preset_kv_dtype(name: Preset, gpu: Accelerator, drops: list[Drop]) -> str:
+    preset = PRESETS[name]
+    saves_memory = preset.kv_fp8_everywhere and capability(gpu) >= (8, 0)
     if not preset.kv_fp8 or saves_memory or has_fp8_attention(gpu):
         return "fp8" if preset.kv_fp8 else "auto"
     drops.append(
         Drop(
-            f"recipe.preset {recipe.preset}: kvCache.dtype fp8",
+            f"recipe.preset {name}: kvCache.dtype fp8",
             f"FlashAttention reads an fp8 cache on compute capability 9.x and 10.x only, {gpu.name} has "
             f"{gpu.compute_capability}; set recipe.kvCache.dtype to fp8 to take the memory and the slower kernel",
         )
@@ -182,20 +93,66 @@ def _preset_kv_dtype(recipe: Recipe, gpu: Accelerator, drops: list[Drop]) -> str
     return "auto"
 
 
-def _speculation(recipe: Recipe) -> SpeculationChoice | None:
+def _asked_speculation(recipe: Recipe) -> SpeculationChoice | None:
     asked = recipe.speculation
     if asked is None or asked.method is SpeculationMethod.NONE:
         return None
-    return SpeculationChoice(asked.method, asked.tokens or _USUAL_TOKENS[asked.method], asked.model)
+    by_batch = tuple(sorted((r.first, r.last, r.tokens) for r in asked.tokens_by_batch_size))
+    tokens = asked.tokens or _most(by_batch) or _USUAL_TOKENS[asked.method]
+    return SpeculationChoice(asked.method, tokens, asked.model, by_batch)
 
 
-def _with_batching(chosen: Choices, recipe: Recipe, gpu: Accelerator) -> Choices:
+def _preset_speculation(pool: InferencePool, name: Preset, drops: list[Drop]) -> SpeculationChoice | None:
+    """The preset's guesses; n-grams instead of suffixes where the image cannot do these."""
+    guesses = PRESETS[name].guesses
+    if guesses is None:
+        return None
+    if pool.spec.recipe.parallelism and pool.spec.recipe.parallelism.prefill_context > 1:
+        why = "vLLM guesses beside recipe.parallelism.prefillContext with mtp and dspark only"
+        drops.append(Drop(f"recipe.preset {name}: speculation {guesses.method}", why))
+        return None
+    if guesses.method is SpeculationMethod.SUFFIX and lacks_package(pool.spec.engine.image):
+        why = f"engine.image {pool.spec.engine.image} lacks the Python package arctic-inference; ngram takes its place"
+        drops.append(Drop(f"recipe.preset {name}: speculation {guesses.method}", why))
+        guesses = replace(PRESETS[Preset.CODE].guesses or guesses)
+    return SpeculationChoice(guesses.method, _most(guesses.by_batch), None, guesses.by_batch)
+
+
+def _most(by_batch: Iterable[tuple[int, int, int]]) -> int:
+    return max((tokens for _, _, tokens in by_batch), default=0)
+
+
+def _without_schedule(chosen: Choices, drops: list[Drop]) -> Choices:
+    """Ranks of data parallelism could guess different numbers of tokens, so vLLM drops the schedule."""
+    asked = chosen.speculation
+    if asked is None or not asked.by_batch or chosen.parallel.data == 1:
+        return chosen
+    why = (
+        f"vLLM ignores it beside recipe.parallelism.data {chosen.parallel.data} and always guesses {asked.tokens} "
+        "tokens; set recipe.speculation.tokens, or method to none"
+    )
+    drops.append(Drop("recipe.speculation.tokensByBatchSize", why))
+    return replace(chosen, speculation=replace(asked, by_batch=()))
+
+
+def _imprecise(pool: InferencePool, name: Preset) -> list[Drop]:
+    bits = checkpoint_bits(pool.spec.model)
+    if name is not Preset.HIGH_STAKES or bits is None:
+        return []
+    why = f"model.name {pool.spec.model.name} has weights of {bits} bits; name the unquantized checkpoint"
+    return [Drop(f"recipe.preset {name}: full precision", why)]
+
+
+def _with_batching(chosen: Choices, pool: InferencePool, preset: PresetChoices, gpu: Accelerator) -> Choices:
     """Where the user set one of the two limits, the preset's or the engine's other one yields to it."""
-    preset, asked, size = _PRESETS[recipe.preset], recipe.batching, 0 if gpu.memory_gib >= 70 else 1
+    asked, size = pool.spec.recipe.batching, 0 if gpu.memory_gib >= 70 else 1
     sequences = preset.max_sequences[size] if preset.max_sequences else None
     tokens = preset.max_batched_tokens[size] if preset.max_batched_tokens else None
     if chosen.speculation and chosen.speculation.method is SpeculationMethod.DFLASH:
         tokens = _DFLASH_BATCHED_TOKENS
+    if not chosen.chunked_prefill:
+        # A prompt that is not read in parts must fit into one step.
+        tokens = max(tokens or engine_defaults(gpu)[1], context_of(pool.spec.model) or 0)
     asked_sequences = asked.max_sequences if asked else None
     asked_tokens = asked.max_batched_tokens if asked else None
     slots = chosen.speculation.slots if chosen.speculation else 0
@@ -208,9 +165,17 @@ def _with_batching(chosen: Choices, recipe: Recipe, gpu: Accelerator) -> Choices
     return replace(chosen, max_sequences=sequences, max_batched_tokens=tokens)
 
 
-def _with_attention_backend(chosen: Choices, gpu: Accelerator, drops: list[Drop]) -> Choices:
+def _with_attention_backend(chosen: Choices, gpu: Accelerator, drops: list[Drop], *, latent: bool) -> Choices:
     """DFlash drafts attend without a causal mask; its publishers run it on FlashAttention."""
     if chosen.speculation is None or chosen.speculation.method is not SpeculationMethod.DFLASH:
+        return chosen
+    if latent:
+        drops.append(
+            Drop(
+                "recipe.speculation.method dflash: --attention-backend flash_attn",
+                "FlashAttention does not read latents (model.shape.latentAttention true), so vLLM picks its own",
+            )
+        )
         return chosen
     reads_cache = chosen.kv_dtype == "auto" or (chosen.kv_dtype == "fp8" and has_fp8_attention(gpu))
     if capability(gpu) >= (8, 0) and reads_cache:
@@ -228,6 +193,7 @@ def _with_attention_backend(chosen: Choices, gpu: Accelerator, drops: list[Drop]
 def _weight_only(chosen: Choices, gpu: Accelerator) -> list[Drop]:
     """Quantized weights that this GPU widens before it multiplies: memory is saved, operations are not."""
     needs = {Quantization.FP8: (8, 9), Quantization.NVFP4: (10, 0), Quantization.MXFP4: (10, 0)}
+    needs |= {Quantization.FP8_PER_CHANNEL: (8, 9), Quantization.FP8_PER_BLOCK: (9, 0), Quantization.MXFP8: (10, 0)}
     needed = needs.get(chosen.quantization)
     if needed is None or capability(gpu) >= needed:
         return []

@@ -5,8 +5,11 @@ vLLM's parser takes `--flag value`, `--flag=value`, underscores for dashes, unam
 Of a repeated flag the last one counts, so an unchecked argument would win over the recipe.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from types import MappingProxyType
+
+from trimtab_crds.vllmflags import known_flags
 
 #: Flag to the field that owns it.
 OWNED: Mapping[str, str] = MappingProxyType(
@@ -21,6 +24,10 @@ OWNED: Mapping[str, str] = MappingProxyType(
         "-tp": "recipe.parallelism.tensor",
         "--pipeline-parallel-size": "recipe.parallelism.pipeline",
         "-pp": "recipe.parallelism.pipeline",
+        "--data-parallel-size": "recipe.parallelism.data",
+        "-dp": "recipe.parallelism.data",
+        "--prefill-context-parallel-size": "recipe.parallelism.prefillContext",
+        "-pcp": "recipe.parallelism.prefillContext",
         "--performance-mode": "recipe.preset",
         "--quantization": "recipe.quantization",
         "--quantization-config": "recipe.quantization",
@@ -49,20 +56,75 @@ BREAKING: Mapping[str, str] = MappingProxyType(
         "--ssl-certfile": "routers and probes speak plain HTTP inside the cluster",
         "--root-path": "routers and probes need the engine's usual paths",
         "--config": "a file of flags can override the recipe; list the flags in engine.args",
-        "--data-parallel-size": "a replica has accelerator.count GPUs for one engine; raise replicas",
-        "-dp": "a replica has accelerator.count GPUs for one engine; raise replicas",
         "--headless": "the engine must answer requests",
         "--nnodes": "a replica is one pod",
     }
 )
-_DFLASH_OWNED: Mapping[str, str] = MappingProxyType({"--attention-backend": "recipe.speculation.method dflash"})
+#: Flags that a field owns where the recipe sets it; engine.args may set them elsewhere.
+OWNED_WHERE_SET: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "recipe.speculation.method dflash": {"--attention-backend": ""},
+        "recipe.parallelism": {
+            "--enable-expert-parallel": ".expert",
+            "-ep": ".expert",
+            "--decode-context-parallel-size": ".decodeContext",
+            "-dcp": ".decodeContext",
+        },
+        "recipe.batching": {
+            "--enable-chunked-prefill": ".chunkedPrefill",
+            "--long-prefill-token-threshold": ".longPrefillThreshold",
+        },
+        "recipe.kvCache": {"--kv-offloading-size": ".offloadGib", "--kv-offloading-backend": ".offloadBackend"},
+        "recipe.scheduling": {"--scheduling-policy": ""},
+        "recipe.sleepMode": {"--enable-sleep-mode": ""},
+        "recipe.lora": {
+            "--enable-lora": "",
+            "--lora-modules": ".modules",
+            "--max-loras": ".modules",
+            "--max-lora-rank": ".maxRank",
+        },
+    }
+)
 
 
-def refused_args(args: Sequence[str], *, dflash: bool = False) -> list[str]:
-    """One sentence for every argument that sets what the recipe or the pool owns."""
-    owned = {**OWNED, **_DFLASH_OWNED} if dflash else dict(OWNED)
+def refused_args(args: Sequence[str], fields: Collection[str] = ()) -> list[str]:
+    """One sentence for every argument that sets what the recipe or the pool owns; `fields` are those it sets."""
+    owned = dict(OWNED)
+    for name in fields:
+        owned |= {flag: name + part for flag, part in OWNED_WHERE_SET[name].items()}
     sentences = (_refusal(arg, owned) for arg in args)
     return [sentence for sentence in sentences if sentence]
+
+
+def unknown_args(args: Sequence[str], version: str) -> list[str]:
+    """One sentence for every flag that vLLM does not have; none for versions whose flags are not listed."""
+    listed = known_flags()
+    if version.rsplit(".", 1)[0] != listed.version.rsplit(".", 1)[0]:
+        return []
+    flags = [arg for arg in args if arg.startswith("-") and arg != "--" and not _is_number(arg)]
+    return [
+        f"engine.args {arg} is no flag of vLLM {listed.version}; {_nearest(arg, listed.names)}"
+        for arg in flags
+        if not _is_known(arg, listed.names)
+    ]
+
+
+def _is_known(arg: str, names: Collection[str]) -> bool:
+    """Also of abbreviations, dotted keys into JSON flags, and a short option with its value (`-O3`, `-tp2`)."""
+    name = _plain(arg)
+    if name.startswith("--"):
+        return any(known.startswith(name) for known in names)
+    return name.startswith("-O") or any(name.startswith(known) for known in names if not known.startswith("--"))
+
+
+def _nearest(arg: str, names: Collection[str]) -> str:
+    near = get_close_matches(_plain(arg), sorted(names), n=1)
+    return f"use {near[0]} or remove it" if near else "remove it"
+
+
+def _plain(arg: str) -> str:
+    """The flag's name alone, spelled with dashes."""
+    return arg.split("=", 1)[0].split(".", 1)[0].replace("_", "-")
 
 
 def _refusal(arg: str, owned: Mapping[str, str]) -> str | None:

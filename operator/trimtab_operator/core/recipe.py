@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 from trimtab_crds.accelerators import accelerator
 from trimtab_crds.capacity import Replica
-from trimtab_crds.inferencepool import InferencePool, Quantization
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.recipespec import Parallelism, Quantization
+from trimtab_operator.core.autopreset import resolved_preset
 from trimtab_operator.core.checks import CHECKS
-from trimtab_operator.core.choices import Choices, Drop, SpeculationChoice, choose
+from trimtab_operator.core.choices import choose
+from trimtab_operator.core.choicetypes import Choices, Drop, SpeculationChoice
 from trimtab_operator.core.names import ENGINE_PORT
 from trimtab_operator.core.replica import replica_of
 
@@ -25,17 +28,25 @@ _QUANTIZATION_FLAG = {
     Quantization.INT8: "int8_per_channel_weight_only",
     Quantization.NVFP4: "nvfp4_per_token",
     Quantization.MXFP4: "mxfp4",
+    Quantization.FP8_PER_BLOCK: "fp8_per_block",
+    Quantization.FP8_PER_CHANNEL: "fp8_per_channel",
+    Quantization.MXFP8: "mxfp8",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """The result. `flags` follow `vllm serve MODEL` and are empty when the recipe is refused for `reasons`."""
+    """The result. `flags` follow `vllm serve MODEL` and are empty when the recipe is refused for `reasons`.
+
+    `preset` is the one that the choices start from, and `preset_why` what made `auto` choose it.
+    """
 
     accepted: bool
     flags: tuple[str, ...]
     dropped: tuple[Drop, ...]
     reasons: tuple[str, ...]
+    preset: str = ""
+    preset_why: str = ""
 
 
 def resolve(pool: InferencePool) -> Resolution:
@@ -46,14 +57,20 @@ def resolve(pool: InferencePool) -> Resolution:
         return Resolution(accepted=False, flags=(), dropped=(), reasons=(f"accelerator.name: {error}",))
     chosen, drops = choose(pool, gpu)
     reasons = tuple(reason for check in CHECKS for reason in check(pool, chosen, gpu))
-    if reasons:
-        return Resolution(accepted=False, flags=(), dropped=tuple(drops), reasons=reasons)
-    return Resolution(accepted=True, flags=flags_of(pool, chosen), dropped=tuple(drops), reasons=())
+    preset, why = resolved_preset(pool, gpu)
+    return Resolution(
+        accepted=not reasons,
+        flags=() if reasons else flags_of(pool, chosen),
+        dropped=tuple(drops),
+        reasons=reasons,
+        preset=preset.value,
+        preset_why=why,
+    )
 
 
 def flags_of(pool: InferencePool, chosen: Choices) -> tuple[str, ...]:
     """The choices as flags, checked or not."""
-    return (*_identity(pool), *_engine(chosen), *_ending(pool))
+    return (*_identity(pool), *_engine(chosen), *_extras(pool), *_ending(pool))
 
 
 def replica_for(pool: InferencePool) -> Replica | None:
@@ -78,8 +95,7 @@ def _identity(pool: InferencePool) -> Iterator[str]:
 
 def _engine(chosen: Choices) -> Iterator[str]:
     values = (
-        ("--tensor-parallel-size", chosen.tensor if chosen.tensor > 1 else None),
-        ("--pipeline-parallel-size", chosen.pipeline if chosen.pipeline > 1 else None),
+        *_parallelism(chosen.parallel),
         ("--performance-mode", chosen.performance_mode),
         ("--quantization", _QUANTIZATION_FLAG.get(chosen.quantization)),
         ("--kv-cache-dtype", None if chosen.kv_dtype == "auto" else chosen.kv_dtype),
@@ -93,15 +109,50 @@ def _engine(chosen: Choices) -> Iterator[str]:
         if value is not None:
             yield from (flag, str(value))
     # `--no-enable-X` is understood by 0.32 and 0.33; `--disable-X` by 0.33 alone.
+    if not chosen.chunked_prefill:
+        yield "--no-enable-chunked-prefill"
     yield "--enable-prefix-caching" if chosen.prefix_caching else "--no-enable-prefix-caching"
+
+
+def _parallelism(parallel: Parallelism) -> Iterator[tuple[str, int | None]]:
+    sizes = (
+        ("--tensor-parallel-size", parallel.tensor),
+        ("--pipeline-parallel-size", parallel.pipeline),
+        ("--data-parallel-size", parallel.data),
+        ("--prefill-context-parallel-size", parallel.prefill_context),
+        ("--decode-context-parallel-size", parallel.decode_context),
+    )
+    for flag, size in sizes:
+        yield flag, size if size > 1 else None
+
+
+def _extras(pool: InferencePool) -> Iterator[str]:
+    """What only the user can ask for."""
+    recipe = pool.spec.recipe
+    if recipe.parallelism and recipe.parallelism.expert:
+        yield "--enable-expert-parallel"
+    if recipe.batching and recipe.batching.long_prefill_threshold:
+        yield from ("--long-prefill-token-threshold", str(recipe.batching.long_prefill_threshold))
+    if recipe.kv_cache and recipe.kv_cache.offload_gib:
+        yield from ("--kv-offloading-size", str(recipe.kv_cache.offload_gib), "--kv-offloading-backend", "native")
+    if recipe.scheduling != "fcfs":
+        yield from ("--scheduling-policy", recipe.scheduling)
+    if recipe.sleep_mode:
+        yield "--enable-sleep-mode"
+    if recipe.lora:
+        modules = [f"{module.name}={module.path}" for module in recipe.lora.modules]
+        yield from ("--enable-lora", "--max-loras", str(len(modules)), "--max-lora-rank", str(recipe.lora.max_rank))
+        yield from ("--lora-modules", *modules)
 
 
 def _speculative_config(chosen: SpeculationChoice | None) -> str | None:
     if chosen is None:
         return None
-    config: dict[str, str | int] = {"method": chosen.method.value, "num_speculative_tokens": chosen.tokens}
+    config: dict[str, object] = {"method": chosen.method.value, "num_speculative_tokens": chosen.tokens}
     if chosen.model:
         config["model"] = chosen.model
+    if chosen.by_batch:
+        config["num_speculative_tokens_per_batch_size"] = chosen.by_batch
     return json.dumps(config, separators=(",", ":"))
 
 

@@ -3,16 +3,21 @@
 Rates are planned for a typical query (1,024 prompt tokens, 512 of answer) where the caller knows no better.
 """
 
+from dataclasses import replace
+
 from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.capacity import Rates, Replica, rates
-from trimtab_crds.inferencepool import InferencePool, Quantization
-from trimtab_crds.shapes import ModelShape
-from trimtab_operator.core.choices import Choices, checkpoint_bits, engine_defaults
+from trimtab_crds.inferencepool import InferencePool
+from trimtab_crds.recipespec import Parallelism, Quantization
+from trimtab_crds.specshape import model_shape
+from trimtab_operator.core.choicetypes import Choices
+from trimtab_operator.core.facts import checkpoint_bits, engine_defaults
 
 PLANNED_PROMPT_TOKENS = 1024
 PLANNED_OUTPUT_TOKENS = 512
 
 _BITS = {Quantization.FP8: 8, Quantization.INT8: 8, Quantization.NVFP4: 4, Quantization.MXFP4: 4}
+_BITS |= {Quantization.FP8_PER_BLOCK: 8, Quantization.FP8_PER_CHANNEL: 8, Quantization.MXFP8: 8}
 
 
 def replica_of(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Replica | None:
@@ -20,24 +25,24 @@ def replica_of(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Replic
     shape = pool.spec.model.shape
     if shape is None:
         return None
-    parameters = shape.parameters_millions * 10**6
-    active = shape.active_parameters_millions
+    bits = _BITS.get(chosen.quantization) or checkpoint_bits(pool.spec.model)
+    whole = model_shape(shape, weight_bits=bits, kv_bits=16 if chosen.kv_dtype == "auto" else 8)
     return Replica(
-        shape=ModelShape(
-            parameters=parameters,
-            active_parameters=active * 10**6 if active else parameters,
-            layers=shape.layers,
-            # With more GPUs than key heads every GPU keeps a copy of one.
-            kv_heads=max(shape.kv_heads, chosen.tensor),
-            head_dim=shape.head_dim,
-            weight_bits=_BITS.get(chosen.quantization) or checkpoint_bits(pool.spec.model) or 16,
-            kv_bits=16 if chosen.kv_dtype == "auto" else 8,
-            query_width=shape.attention_heads * shape.head_dim,
-        ),
+        shape=replace(whole, kv_heads=_cached_heads(shape.kv_heads, chosen.parallel)),
         accelerator=gpu,
         gpus=pool.spec.accelerator.count,
         max_sequences=chosen.max_sequences or engine_defaults(gpu)[0],
     )
+
+
+def _cached_heads(kv_heads: int, parallel: Parallelism) -> int:
+    """Heads that all GPUs together cache.
+
+    With more GPUs than key heads every GPU keeps a copy of one, and every rank of prefill context parallelism one of
+    all; decode context parallelism splits what would be copies.
+    """
+    copies = max(kv_heads, parallel.tensor) * parallel.prefill_context
+    return max(kv_heads, copies // parallel.decode_context)
 
 
 def planned_rates(pool: InferencePool, replica: Replica) -> Rates:

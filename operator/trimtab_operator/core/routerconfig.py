@@ -6,8 +6,9 @@ on an engine without a reasoning parser, a budget beyond the context.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from trimtab_crds.inferencepool import InferencePool, SpeculationMethod
+from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import SpecInvalid
+from trimtab_crds.recipespec import SpeculationMethod
 from trimtab_crds.routingpolicy import Budget, RebalanceMode, RoutingPolicy
 from trimtab_crds.wire import (
     ClassConfig,

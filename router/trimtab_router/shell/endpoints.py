@@ -33,7 +33,7 @@ async def resolve(host: str, port: int) -> list[Address] | None:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         return [] if error.errno in _NO_SUCH_NAME else None
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, UnicodeError):
         return None
     return sorted({(str(entry[4][0]), int(entry[4][1])) for entry in found})
 

@@ -164,8 +164,8 @@ def reserve(option: str, host: str, port: int) -> socket.socket:
     """A socket bound to the address, not listening, that fails when another program has it. Raises StartError."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except socket.gaierror as error:
-        raise StartError(f"{option}: {host}:{port} has no address ({error.strerror}); use HOST:PORT") from error
+    except (socket.gaierror, UnicodeError) as error:
+        raise StartError(f"{option}: {host}:{port} has no address ({error}); use HOST:PORT") from error
     family, kind, protocol, _, address = found
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

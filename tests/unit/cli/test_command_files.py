@@ -10,7 +10,8 @@ import yaml
 
 from support.badinputs import BAD_INPUTS
 from support.commands import Trimtab
-from support.manifests import Manifest, policy_manifest, pool_manifest, tier
+from support.manifests import Manifest, policy_manifest, pool_manifest, shape, tier
+from support.modelshapes import config, folder
 from trimtab_crds.wire import RouterConfig
 
 Write = Callable[..., Path]
@@ -73,6 +74,67 @@ def test_render_uses_the_image_that_is_given(trimtab: Trimtab, write: Write):
     rendered = json.loads(trimtab("render", "-f", write(*everything()), "-o", "json", "--image", "here/router:1").out)
     [deployment] = [o for o in rendered[2]["objects"] if o["kind"] == "Deployment"]
     assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "here/router:1"
+
+
+def test_render_takes_the_shape_of_pools_without_one_from_a_config(trimtab: Trimtab, write: Write):
+    own = pool_manifest("own", spec__model__shape=shape(parametersMillions=1000))
+    small, big = pool_manifest("small"), pool_manifest("big", spec__accelerator__name="nvidia-h200-141gb")
+    path = write(small, big, own)
+    without = json.loads(trimtab("render", "-f", path, "-o", "json").out)
+    assert [r["accepted"] for r in without] == [True, True, True]
+    ran = trimtab("render", "-f", path, "--shape", folder("Qwen/Qwen3-32B") / "config.json", "-o", "json")
+    assert ran.status == 1
+    refused, fits, kept = json.loads(ran.out)
+    assert [refused["accepted"], fits["accepted"], kept["accepted"]] == [False, True, True]
+    assert "model.shape.parametersMillions 32" in refused["reasons"][0]
+    assert kept == without[2]
+
+
+def test_render_says_which_preset_auto_is(trimtab: Trimtab, write: Write):
+    path = write(pool_manifest(spec__accelerator__name="nvidia-l4-24gb", spec__recipe={"preset": "auto"}))
+    out = trimtab("render", "-f", path, "--shape", folder("Qwen/Qwen3-8B")).out
+    assert "\n  preset memory-saver: the weights of 15.3 GiB and one full context do not fit as they are\n" in out
+    [pool] = json.loads(trimtab("render", "-f", path, "-o", "json").out)
+    assert (pool["preset"], pool["presetWhy"]) == (
+        "balanced",
+        "model.shape is not set, so nothing is known of what fits; set it",
+    )
+
+
+def test_render_takes_the_folder_of_a_config(trimtab: Trimtab, write: Write):
+    path, model = write(pool_manifest(spec__accelerator__name="nvidia-h100-80gb")), folder("Qwen/Qwen3-8B")
+    by_folder, by_file = (trimtab("render", "-f", path, "--shape", p) for p in (model, model / "config.json"))
+    assert by_folder == by_file
+    assert by_folder.status == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        pytest.param("{", "line 1: not JSON: Expecting property name", id="no JSON"),
+        pytest.param("[]", "[] is not an object; give a model's config.json", id="no object"),
+        pytest.param("{}", "config.json has no whole number num_hidden_layers", id="no model"),
+        pytest.param(
+            json.dumps(config("Qwen/Qwen3-8B") | {"num_attention_heads": 0}), "num_attention_heads 0", id="no heads"
+        ),
+        pytest.param(
+            json.dumps(config("Qwen/Qwen3-8B") | {"num_hidden_layers": 2000}),
+            "layers: 2000 is refused; use at most 1000",
+            id="too many layers",
+        ),
+    ],
+)
+def test_a_config_that_is_none_is_refused(trimtab: Trimtab, write: Write, tmp_path: Path, text: str, problem: str):
+    given = tmp_path / "config.json"
+    given.write_text(text)
+    said = trimtab.refused("render", "-f", write(pool_manifest()), "--shape", given)
+    assert said.startswith(str(given))
+    assert problem in said
+
+
+def test_a_config_that_is_not_there_is_refused(trimtab: Trimtab, write: Write, tmp_path: Path):
+    said = trimtab.refused("render", "-f", write(pool_manifest()), "--shape", tmp_path / "nowhere.json")
+    assert said == f"{tmp_path / 'nowhere.json'}: no such file or folder; correct the path"
 
 
 @pytest.mark.parametrize("bad", BAD_INPUTS, ids=lambda bad: bad.id)

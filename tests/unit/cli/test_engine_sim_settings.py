@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from trimtab_cli.engine_sim import main
-from trimtab_cli.engine_sim.arguments import ArgumentError, known_flags
+from trimtab_cli.engine_sim.arguments import ArgumentError
 from trimtab_cli.engine_sim.presets import PRESETS, resolve_shape
 from trimtab_cli.engine_sim.settings import FOLLOWED, Settings, settings_from
+from trimtab_crds.vllmflags import known_flags
 
 MODEL = "Qwen/Qwen3-8B"
 
@@ -73,7 +74,14 @@ def test_flags_of_the_scheduler(line: str, expected: tuple[str, object]):
 
 
 @pytest.mark.parametrize(
-    ("line", "gpus"), [("", 1), ("-tp 2", 2), ("-tp=2 -pp 3", 6), ("--tensor-parallel-size 2 --sim-gpus 8", 8)]
+    ("line", "gpus"),
+    [
+        ("", 1),
+        ("-tp 2", 2),
+        ("-tp=2 -pp 3", 6),
+        ("-tp 2 -dp 2 -pcp 2", 8),
+        ("--tensor-parallel-size 2 --sim-gpus 8", 8),
+    ],
 )
 def test_gpus_follow_the_parallelism(line: str, gpus: int):
     assert parsed(line).engine.replica.gpus == gpus

@@ -134,12 +134,13 @@ def test_real_engines_run_the_pools_own_command(tmp_path: Path, monkeypatch: pyt
 
 
 def test_simulated_engines_know_gpu_shape_and_time() -> None:
+    defaults = {"experts": 0, "latentAttention": False, "windowTokens": 0, "float16Overflows": False}
     argv = command(time_scale=5.0, startup_seconds=2.0)
     flags = dict(zip(argv[-10::2], argv[-9::2], strict=True))
     assert flags == {
         "--sim-accelerator": "nvidia-l4-24gb",
         "--sim-gpus": "1",
-        "--sim-shape": json.dumps(shape() | {"experts": 0}, separators=(",", ":")),
+        "--sim-shape": json.dumps(shape() | defaults, separators=(",", ":")),
         "--sim-time-scale": "5.0",
         "--sim-startup-seconds": "2.0",
     }

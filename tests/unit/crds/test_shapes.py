@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from support.modelshapes import config, models
 from trimtab_crds.shapes import ModelShape, shape_from_config
+from trimtab_crds.specshape import model_shape, spec_shape
 
 LLAMA_8B = {
     "hidden_size": 4096,
@@ -116,6 +118,7 @@ def test_bits_of_quantized_checkpoints(quantization: dict[str, Any], bits: int):
         pytest.param({"sliding_window": 4096}, 0, 4096, id="all-windowed"),
         pytest.param({"sliding_window": 4096, "use_sliding_window": False}, 32, 0, id="switched-off"),
         pytest.param({"sliding_window": 1024, "sliding_window_pattern": 8}, 4, 1024, id="pattern"),
+        pytest.param({"full_attention_interval": 4}, 8, 0, id="linear-between"),
         pytest.param(
             {"layer_types": ["linear_attention"] * 24 + ["full_attention"] * 8, "sliding_window": 512},
             8,
@@ -168,3 +171,83 @@ def test_shapes_that_no_model_has(fields: dict[str, int], message: str):
     good = {"parameters": 10, "active_parameters": 10, "layers": 4, "kv_heads": 1, "head_dim": 8}
     with pytest.raises(ValueError, match=message):
         ModelShape(**(good | fields))
+
+
+@pytest.mark.parametrize("name", models())
+def test_a_pools_shape_is_the_capacity_models(name: str):
+    found, wanted = model_shape(spec_shape(config(name))), shape_from_config(config(name))
+    assert found.parameters == pytest.approx(wanted.parameters, rel=0.001)
+    assert found.active_parameters == pytest.approx(wanted.active_parameters, rel=0.001)
+    for field in ("layers", "kv_bytes_per_token", "attending_layers", "window_tokens", "weight_bits", "query_width"):
+        assert getattr(found, field) == getattr(wanted, field), field
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        pytest.param(
+            "deepseek-ai/DeepSeek-V3",
+            {"latent_attention": True, "mtp_layers": 1, "quantization": "fp8", "weight_bits": 8, "experts": 256},
+            id="latents, fp8, mtp",
+        ),
+        pytest.param("Qwen/Qwen3-32B-AWQ", {"quantization": "awq", "weight_bits": 4, "mtp_layers": 0}, id="awq"),
+        pytest.param("Qwen/Qwen3-8B", {"quantization": None, "max_context_tokens": 40960}, id="plain"),
+        pytest.param("Qwen/Qwen3-Next-80B-A3B-Instruct", {"mtp_layers": None}, id="mtp not counted"),
+        pytest.param("google/gemma-3-1b-it", {"float16_overflows": True}, id="no float16"),
+    ],
+)
+def test_facts_that_recipes_need(name: str, facts: dict[str, Any]):
+    shape = spec_shape(config(name))
+    assert {field: getattr(shape, field) for field in facts} == facts
+
+
+@pytest.mark.parametrize(
+    ("quantization", "name"),
+    [
+        pytest.param({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt_fp4", id="nvfp4"),
+        pytest.param({"quant_method": "modelopt", "quant_algo": "FP8"}, "modelopt", id="modelopt-fp8"),
+        pytest.param({"quant_method": "GPTQ", "bits": 4}, "gptq", id="capitals"),
+    ],
+)
+def test_the_checkpoints_quantization_in_vllms_words(quantization: dict[str, Any], name: str):
+    assert spec_shape(LLAMA_8B | {"quantization_config": quantization}).quantization == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "longest"),
+    [
+        pytest.param({}, None, id="not said"),
+        pytest.param({"max_position_embeddings": 8192}, 8192, id="plain"),
+        pytest.param({"max_position_embeddings": 10_485_760}, 10_485_760, id="ten million"),
+        pytest.param({"max_position_embeddings": 8192, "max_seq_len": 4096}, 4096, id="the smallest"),
+        pytest.param({"max_position_embeddings": 8192, "model_max_length": 131072}, 131072, id="the model's word"),
+        pytest.param(
+            {"max_position_embeddings": 32768, "rope_scaling": {"type": "yarn", "factor": 4.0}}, 32768, id="yarn"
+        ),
+        pytest.param(
+            {"max_position_embeddings": 4096, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+            16384,
+            id="linear",
+        ),
+        pytest.param(
+            {"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "default", "factor": None}},
+            4096,
+            id="no factor",
+        ),
+        pytest.param(
+            {
+                "model_type": "gemma3_text",
+                "max_position_embeddings": 131072,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            },
+            131072,
+            id="gemma3 counts it already",
+        ),
+    ],
+)
+def test_the_longest_context_is_vllms(fields: dict[str, Any], longest: int | None):
+    assert spec_shape(LLAMA_8B | fields).max_context_tokens == longest
+
+
+def test_a_null_latent_is_no_latent_attention():
+    assert not spec_shape(LLAMA_8B | {"kv_lora_rank": None}).latent_attention

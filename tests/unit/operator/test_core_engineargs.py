@@ -2,7 +2,7 @@
 
 import pytest
 
-from trimtab_operator.core.engineargs import refused_args
+from trimtab_operator.core.engineargs import refused_args, unknown_args
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,8 @@ from trimtab_operator.core.engineargs import refused_args
         ("--tensor_parallel_size=2", "recipe.parallelism.tensor"),
         ("--tensor-par", "recipe.parallelism.tensor"),
         ("-pp", "recipe.parallelism.pipeline"),
+        ("-dp=2", "recipe.parallelism.data"),
+        ("-pcp", "recipe.parallelism.prefillContext"),
         ("-q", "recipe.quantization"),
         ("-qfp8", "recipe.quantization"),
         ("--quant=fp8", "recipe.quantization"),
@@ -45,7 +47,6 @@ def test_what_the_recipe_owns_is_refused_with_the_field_to_use(arg: str, field: 
         ("--port=9", "probes and routers need the engine on port 8000"),
         ("--api-key", "routers send no key and would get 401; restrict access with a NetworkPolicy"),
         ("--config=/x.yaml", "a file of flags can override the recipe; list the flags in engine.args"),
-        ("-dp=2", "a replica has accelerator.count GPUs for one engine; raise replicas"),
         ("--ssl-keyfile", "routers and probes speak plain HTTP inside the cluster"),
     ],
 )
@@ -76,9 +77,59 @@ def test_other_flags_of_vllm_pass(args: list[str]):
 
 
 def test_the_attention_backend_belongs_to_dflash_while_it_is_used():
-    assert refused_args(["--attention-backend=FLEX"], dflash=True)[0].endswith("use recipe.speculation.method dflash")
+    (sentence,) = refused_args(["--attention-backend=FLEX"], ["recipe.speculation.method dflash"])
+    assert sentence.endswith("use recipe.speculation.method dflash")
+
+
+@pytest.mark.parametrize(
+    ("field", "arg", "owner"),
+    [
+        ("recipe.parallelism", "-ep", "recipe.parallelism.expert"),
+        ("recipe.parallelism", "-dcp=2", "recipe.parallelism.decodeContext"),
+        ("recipe.batching", "--no-enable-chunked-prefill", "recipe.batching.chunkedPrefill"),
+        ("recipe.kvCache", "--kv-offloading-size=8", "recipe.kvCache.offloadGib"),
+        ("recipe.scheduling", "--scheduling-policy=fcfs", "recipe.scheduling"),
+        ("recipe.sleepMode", "--enable-sleep-mode", "recipe.sleepMode"),
+        ("recipe.lora", "--lora-modules", "recipe.lora.modules"),
+    ],
+)
+def test_some_flags_belong_to_a_field_only_where_it_is_set(field: str, arg: str, owner: str):
+    assert refused_args([arg]) == []
+    (sentence,) = refused_args([arg], [field])
+    assert sentence.endswith(f"remove it and use {owner}")
 
 
 def test_two_dashes_alone_would_hide_what_follows():
     (sentence,) = refused_args(["--", "--port"])[:1]
     assert sentence == "engine.args -- ends the list of flags, and what follows it would be lost; remove it"
+
+
+@pytest.mark.parametrize(
+    "arg",
+    [
+        "--stream-interval=2",
+        "--stream_interval",
+        "--stream-int",
+        "-O3",
+        "-cc.mode=3",
+        "-cc",
+        "2",
+        "-1",
+        "--kv-transfer-config.kv_role=kv_both",
+    ],
+)
+def test_flags_that_vllm_has_in_every_spelling(arg: str):
+    assert unknown_args([arg], "0.32.0") == []
+
+
+@pytest.mark.parametrize(
+    ("arg", "fix"),
+    [
+        ("--stream-intervall=2", "use --stream-interval or remove it"),
+        ("--max_num_sequences", "use --max-num-seqs or remove it"),
+        ("-zz", "remove it"),
+    ],
+)
+def test_flags_that_vllm_lacks_are_refused_with_the_nearest(arg: str, fix: str):
+    assert unknown_args([arg], "0.32.1") == [f"engine.args {arg} is no flag of vLLM 0.32.0; {fix}"]
+    assert unknown_args([arg], "0.33.0") == []

@@ -10,7 +10,7 @@ from trimtab_operator.core.fleet import Fleet, TierState
 from trimtab_operator.core.rebalance import Plan, plan
 from trimtab_operator.core.steps import next_step
 
-EXAMPLES = settings(max_examples=80, deadline=None)
+EXAMPLES = settings(max_examples=60, deadline=None)
 WORK = st.one_of(st.none(), st.sampled_from([0.0, 0.1, 1.0]), st.floats(0, 12))
 
 
@@ -123,6 +123,30 @@ class World:
             self.observed = replace(self.observed, last_move_at=self.now)
         return True
 
+    def spare_gpus(self, accelerator: str) -> int:
+        """GPUs that no pod holds and no Deployment will take."""
+        states = [pods.state for pods in self.pods.values() if pods.state.accelerator == accelerator]
+        return self.observed.budgets[accelerator] - sum(state.gpus_committed for state in states)
+
+    def live(self, data: st.DataObject) -> None:
+        """What happens to pods between two ticks; the controller may be late, and nodes are drained."""
+        for pods in self.pods.values():
+            if data.draw(st.booleans()):
+                pods.reconcile()
+            self.assert_within_budget()
+            pods.start(data.draw(st.integers(0, 2)))
+            pods.end(data.draw(st.integers(0, 2)))
+            spare = self.spare_gpus(pods.state.accelerator) >= pods.state.gpus_per_replica
+            if pods.state.ready and spare and data.draw(st.booleans()):
+                pods.evict()
+
+    def settle(self) -> None:
+        """Every pod is where it should be."""
+        for pods in self.pods.values():
+            pods.reconcile()
+            pods.start(99)
+            pods.end(99)
+
     def assert_within_budget(self) -> None:
         for accelerator, budget in self.observed.budgets.items():
             held = sum(p.gpus for p in self.pods.values() if p.state.accelerator == accelerator)
@@ -137,15 +161,12 @@ def test_no_state_is_ever_over_budget(observed: Fleet, data: st.DataObject) -> N
         world.now += data.draw(st.sampled_from([0.5, 15, 90]))
         world.tick({t.name: data.draw(WORK) for t in observed.tiers})
         world.assert_within_budget()
-        for pods in world.pods.values():
-            pods.start(data.draw(st.integers(0, 2)))
-            pods.end(data.draw(st.integers(0, 2)))
-            world.assert_within_budget()
+        world.live(data)
 
 
 @EXAMPLES
-@given(budgeted(), st.data())
-def test_constant_demand_comes_to_rest_at_the_plan(observed: Fleet, data: st.DataObject) -> None:
+@given(budgeted())
+def test_constant_demand_comes_to_rest_at_the_plan(observed: Fleet) -> None:
     world = World.of(observed)
     quiet, steps = 0, 0
     while quiet < 3:
@@ -153,9 +174,7 @@ def test_constant_demand_comes_to_rest_at_the_plan(observed: Fleet, data: st.Dat
         moved = world.tick()
         quiet = 0 if moved else quiet + 1
         steps += moved
-        for pods in world.pods.values():
-            pods.start(99)
-            pods.end(99)
+        world.settle()
         assert steps < 60, "it does not come to rest"
     at_rest = world.look()
     assert plan(at_rest, now=world.now).targets == {t.pool.name: t.pool.desired for t in at_rest.tiers}
@@ -170,8 +189,6 @@ def test_a_lowered_budget_is_reached_without_going_below_the_minimum(observed: F
     for _ in range(40):
         world.now += 100
         world.tick()
-        for pods in world.pods.values():
-            pods.start(99)
-            pods.end(99)
+        world.settle()
         assert all(p.state.desired >= p.state.min_replicas for p in world.pods.values())
     world.assert_within_budget()

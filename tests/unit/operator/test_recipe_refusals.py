@@ -5,7 +5,7 @@ import pytest
 from support.manifests import pool_manifest, shape
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_operator.core.reasoningparsers import REASONING_PARSERS, unknown_parser
-from trimtab_operator.core.recipe import Resolution, resolve
+from trimtab_operator.core.recipe import Resolution, replica_for, resolve
 
 GPT_OSS = {"name": "openai/gpt-oss-20b"}
 DFLASH = {"method": "dflash", "model": "z-lab/Qwen3-8B-DFlash-b16"}
@@ -141,3 +141,87 @@ def test_what_only_fails_while_loading_names_its_source(count: int, changes):
     (reason,) = resolved(count=count, **changes).reasons
     assert reason.endswith(")")
     assert " (source: vLLM" in reason
+
+
+MTP = {"speculation": {"method": "mtp", "tokens": 3}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "changes", "sentence"),
+    [
+        pytest.param({"mtpLayers": 0}, {"spec__recipe": MTP}, "model.shape.mtpLayers is 0; use another", id="no mtp"),
+        pytest.param(
+            {"mtpLayers": 2},
+            {"spec__recipe": MTP},
+            "tokens 3 is no multiple of model.shape.mtpLayers 2",
+            id="mtp 3 of 2",
+        ),
+        pytest.param({"mtpLayers": 1}, {"spec__recipe": MTP}, None, id="mtp 3 of 1"),
+        pytest.param({}, {"spec__recipe": MTP}, None, id="mtp unknown"),
+        pytest.param(
+            {"latentAttention": True, "kvHeads": 1, "headDim": 576},
+            {"spec__recipe": {"kvCache": {"dtype": "fp8_e5m2"}}},
+            "fp8_e5m2 is read by no kernel for latent attention",
+            id="latent fp8_e5m2",
+        ),
+        pytest.param(
+            {"quantization": "compressed-tensors", "weightBits": 8},
+            {"spec__recipe": {"quantization": "int8"}},
+            "recipe.quantization int8: model.name Qwen/Qwen3-8B is a quantized checkpoint already",
+            id="quantized whatever its name",
+        ),
+        pytest.param(
+            {"weightBits": 16},
+            {"spec__model__name": "me/not-fp8", "spec__recipe": {"quantization": "int8"}},
+            None,
+            id="not quantized whatever its name",
+        ),
+        pytest.param(
+            {"maxContextTokens": 16384},
+            {},
+            "model.contextTokens 32768 is above model.shape.maxContextTokens 16384",
+            id="context",
+        ),
+        pytest.param(
+            {"maxContextTokens": 16384},
+            {"spec__engine": {"args": ["--hf-overrides", '{"rope_scaling":{}}']}},
+            None,
+            id="context scaled",
+        ),
+        pytest.param(
+            {"maxContextTokens": 16384},
+            {"spec__engine": {"env": [{"name": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "value": "1"}]}},
+            None,
+            id="context allowed",
+        ),
+    ],
+)
+def test_facts_of_the_shape_refuse_what_vllm_would(facts, changes, sentence: str | None):
+    reasons = resolved("nvidia-h200-141gb", **{"spec__model__shape": shape(**facts), **changes}).reasons
+    assert len(reasons) == (sentence is not None)
+    assert all(sentence in reason and " (source: vLLM" in reason for reason in reasons if sentence)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "recipe", "accepted"),
+    [
+        pytest.param("nvidia-t4-16gb", {"quantization": "fp8"}, False, id="quantized on a T4"),
+        pytest.param("nvidia-t4-16gb", {}, True, id="not quantized"),
+        pytest.param("nvidia-l4-24gb", {"quantization": "fp8"}, True, id="with bfloat16"),
+    ],
+)
+def test_a_model_that_overflows_in_float16(gpu: str, recipe, accepted: bool):
+    facts = shape(parametersMillions=1000, float16Overflows=True)
+    answer = resolved(gpu, spec__model__shape=facts, spec__model__contextTokens=4096, spec__recipe=recipe)
+    assert answer.accepted is accepted
+    assert all("has no bfloat16" in reason for reason in answer.reasons)
+
+
+def test_a_cache_of_latents_holds_more_than_one_of_keys_and_values():
+    """DeepSeek-V3's cache takes 576 x 61 elements a token; counted as keys and values it would be twice that."""
+    changes = {"parametersMillions": 1000, "layers": 61, "attentionHeads": 128, "kvHeads": 1, "headDim": 576}
+    pools = [pool_manifest(spec__model__shape=shape(**changes, latentAttention=latent)) for latent in (False, True)]
+    plain, latent = (replica_for(InferencePool.model_validate(pool)) for pool in pools)
+    assert plain
+    assert latent
+    assert latent.shape.kv_bytes_per_token == plain.shape.kv_bytes_per_token / 2 == 61 * 576 * 2

@@ -32,6 +32,7 @@ class Story:
             words.append("-" if step is None else f"{step.cause} {step.pool} {step.from_replicas}>{step.to_replicas}")
             if step is not None:
                 pods[step.pool].follow(step)
+                pods[step.pool].reconcile()
                 if step.cause.is_move:
                     self.observed = replace(self.observed, last_move_at=self.now)
             for each in pods.values():

@@ -373,3 +373,12 @@ async def test_draining_ends_what_does_not_end_itself():
         client.writer.close()
         await draining
         await engine.got[0].client_gone.wait()
+
+
+@on_loop
+async def test_a_tunnel_is_refused():
+    async with running() as router:
+        client = await (await router.open()).send(b"CONNECT other:443 HTTP/1.1\r\nhost: other\r\n\r\n\x16\x03\x01")
+        response = await client.response()
+        assert (response.status, response.message) == (405, "method: CONNECT is not allowed here; use POST")
+        assert await client.closed()

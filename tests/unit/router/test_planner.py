@@ -94,7 +94,9 @@ def test_a_tier_for_long_prompts_is_no_step_in_quality():
         ],
         context=[{"minPromptTokens": 5000, "tier": "high"}],
     )
-    assert plan_on(facts(), scores(gain=1.0), on).tier == "medium"
+    found = plan_on(facts(), scores(gain=1.0), on)
+    assert found.tier == "medium"
+    assert plan_as_dict(found)["candidates"][2]["reason"] == "OnlyForLength"
     assert plan_on(facts(budget=100), None, on).tier == "medium"
     assert plan_on(facts(prompt_tokens=5000), scores(), on).tier == "high"
 
