@@ -28,7 +28,7 @@ def test_fewer_points_than_clusters():
     assert familiarity.distance(points, familiarity.clusters(points, seed=1)).max() == pytest.approx(0, abs=1e-3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=200),
     st.lists(st.floats(-200, 200, width=32), min_size=2, max_size=20),

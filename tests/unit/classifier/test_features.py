@@ -89,7 +89,7 @@ def test_padding_is_zero():
     assert not row["ids"][0, used:].any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=5))
 def test_a_batch_is_its_rows(texts):
     batch = encode([Query(text) for text in texts])
@@ -102,7 +102,7 @@ def test_a_batch_is_its_rows(texts):
         assert (batch["dense"][position] == alone["dense"][0]).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=500))
 def test_hashed_ngrams_are_those_of_a_plain_loop(text):
     raw = f" {text} ".encode("utf-8", "replace").lower()

@@ -8,7 +8,7 @@ from trimtab_classifier import linear
 from trimtab_classifier.linear import Ridge
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.1, 50))
 def test_conjugate_gradients_reach_the_closed_form(seed, penalty):
     rng = np.random.default_rng(seed)

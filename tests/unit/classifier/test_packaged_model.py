@@ -80,7 +80,7 @@ def test_a_batch_beyond_one_run_scores_like_its_rows():
         assert alone.gain == pytest.approx(scores.gain, abs=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.builds(
         Query,

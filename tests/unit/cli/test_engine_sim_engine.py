@@ -281,7 +281,7 @@ ARRIVALS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(ARRIVALS, st.integers(1, 6), st.integers(700, 3000), st.sampled_from([0.0, 0.6]))
 def test_every_sequence_ends_and_bounds_hold(arrivals, max_sequences: int, capacity: int, acceptance: float):
     config = replace(

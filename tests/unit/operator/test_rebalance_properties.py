@@ -10,7 +10,7 @@ from trimtab_operator.core.fleet import Fleet, TierState
 from trimtab_operator.core.rebalance import Plan, plan
 from trimtab_operator.core.steps import next_step
 
-EXAMPLES = settings(max_examples=60, deadline=None)
+EXAMPLES = settings(max_examples=60)
 WORK = st.one_of(st.none(), st.sampled_from([0.0, 0.1, 1.0]), st.floats(0, 12))
 
 
