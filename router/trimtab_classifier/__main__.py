@@ -1,4 +1,4 @@
-"""`python -m trimtab_classifier train --data DIR --out FILE`."""
+"""`python -m trimtab_classifier train --data DIR --out FILE`, `... eval --train DIR [--test DIR] [--json FILE]`."""
 
 import argparse
 import json
@@ -6,12 +6,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+PARTS = ("mmlu", "math", "llmrouter", "bbh", "class")
+
 
 def _train(arguments: argparse.Namespace) -> int:
     from trimtab_classifier import train
 
     metadata = train.run(train.Settings(arguments.data, arguments.out, arguments.prompts_per_class, arguments.epochs))
     sys.stdout.write(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from trimtab_classifier.evaluation import run
+    from trimtab_classifier.evaluation.splits import Folders
+
+    test = arguments.test
+    same = test is not None and test.resolve() == arguments.train.resolve()
+    folders = Folders(arguments.train, None if same else test)
+    results = run.evaluate(folders, arguments.only or list(run.PARTS))
+    sys.stdout.write(run.write(results, folders, arguments.json) + "\n")
     return 0
 
 
@@ -30,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--prompts-per-class", type=_count, default=3_000, help="synthetic prompts of each class")
     train.add_argument("--epochs", type=_count, default=8, help="passes over the examples")
     train.set_defaults(run=_train)
+    judge = commands.add_parser("eval", help="judge routing on labelled rows, against baselines")
+    judge.add_argument("--train", type=Path, required=True, help="folder to learn from")
+    judge.add_argument("--test", type=Path, help="folder to judge on; five folds of --train when absent or the same")
+    judge.add_argument("--json", type=Path, help="file for the figures")
+    judge.add_argument("--only", action="append", choices=PARTS, help="one part; may be given several times")
+    judge.set_defaults(run=_eval)
     return parser
 
 

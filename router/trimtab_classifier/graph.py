@@ -11,11 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trimtab_classifier.linear import Linear
 from trimtab_classifier.network import Parameters
+from trimtab_classifier.tfidf import CLIP, Scaler
 
 Floats = NDArray[np.float32]
 OPSET: Final = 17
 IR_VERSION: Final = 8
-CLIP: Final = 3.0
 MAX_TOKENS: Final = 16_384
 
 
@@ -33,9 +33,7 @@ class Familiarity:
 class Weights:
     """Everything the graph holds."""
 
-    idf: Floats
-    mean: Floats
-    scale: Floats
+    scaler: Scaler
     parameters: Parameters
     class_gain: Floats
     gain: Linear
@@ -75,7 +73,7 @@ def _unit_weights(b: _Builder, w: Weights) -> str:
     one = b.constant("one", np.float32(1))
     seen = b.add("Min", "counts", one)
     frequency = b.add("Mul", seen, b.add("Add", b.add("Log", b.add("Max", "counts", one)), one))
-    weight = b.add("Mul", frequency, b.add("Gather", b.constant("idf", w.idf), "ids", axis=0))
+    weight = b.add("Mul", frequency, b.add("Gather", b.constant("idf", w.scaler.idf), "ids", axis=0))
     length = b.add("ReduceL2", weight, axes=[1], keepdims=1)
     unit = b.add("Div", weight, b.add("Max", length, b.constant("epsilon", np.float32(1e-6))))
     return b.add("Unsqueeze", unit, b.constant("axis_1", np.array([1], np.int64)))
@@ -90,9 +88,9 @@ def _pooled(b: _Builder, unit: str, name: str, table: NDArray[Any]) -> str:
 
 
 def _standard(b: _Builder, w: Weights) -> str:
-    """Dense features in standard deviations, clipped so that odd input cannot drive a head out of its range."""
-    centred = b.add("Sub", "dense", b.constant("mean", w.mean))
-    scaled = b.add("Div", centred, b.constant("scale", w.scale))
+    """Dense features in standard deviations, clipped."""
+    centred = b.add("Sub", "dense", b.constant("mean", w.scaler.mean))
+    scaled = b.add("Div", centred, b.constant("scale", w.scaler.scale))
     limits = [b.constant(name, np.float32(limit)) for name, limit in (("low", -CLIP), ("high", CLIP))]
     return b.add("Clip", scaled, *limits)
 
@@ -194,7 +192,7 @@ def _inputs(w: Weights) -> list[Any]:
     return [
         _value("ids", TensorProto.INT32, ("batch", "tokens")),
         _value("counts", TensorProto.FLOAT, ("batch", "tokens")),
-        _value("dense", TensorProto.FLOAT, ("batch", len(w.mean))),
+        _value("dense", TensorProto.FLOAT, ("batch", len(w.scaler.mean))),
     ]
 
 

@@ -1,7 +1,8 @@
 """TF-IDF over hashed tokens, the training side of the formula that the exported graph computes."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,11 @@ from trimtab_classifier.features import Query
 from trimtab_classifier.network import Inputs, tokens_matrix
 
 Floats = NDArray[np.float32]
+Rows = NDArray[np.intp]
+
+CLIP: Final = 3.0
+"""Standard deviations beyond which a dense feature is cut, so that odd input cannot drive a head out of its range."""
+_MIN_SCALE: Final = np.float32(0.01)
 
 
 def encode_rows(queries: Sequence[Query], chunk: int = 64) -> Inputs:
@@ -42,3 +48,23 @@ def weigh(counts: Any, idf: Floats) -> Any:
     lengths = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
     scale = sparse.diags((1 / np.maximum(lengths, 1e-6)).astype(np.float32))
     return sparse.csr_matrix(scale @ weighted, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaler:
+    """Document frequencies of tokens, means and deviations of dense features."""
+
+    idf: Floats
+    mean: Floats
+    scale: Floats
+
+    @classmethod
+    def fit(cls, raw: Inputs, learn: Rows) -> Self:
+        """From the given rows alone."""
+        dense = raw.dense[learn]
+        return cls(inverse_frequency(raw.tokens[learn]), dense.mean(axis=0), dense.std(axis=0) + _MIN_SCALE)
+
+    def apply(self, raw: Inputs) -> Inputs:
+        """TF-IDF weights of length one, dense features in standard deviations."""
+        dense = np.clip((raw.dense - self.mean) / self.scale, -CLIP, CLIP)
+        return Inputs(weigh(raw.tokens, self.idf), np.asarray(dense, np.float32))

@@ -25,10 +25,11 @@ from trimtab_classifier import (
     tfidf,
 )
 from trimtab_classifier.examples import Example, part
-from trimtab_classifier.graph import CLIP, Familiarity
+from trimtab_classifier.graph import Familiarity
 from trimtab_classifier.labels import AGENTIC, CLASSES
 from trimtab_classifier.linear import Linear
 from trimtab_classifier.network import Inputs, Parameters, Recipe, Targets
+from trimtab_classifier.tfidf import Scaler
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -37,7 +38,6 @@ VERSION: Final = "1"
 TEXT_CLASSES: Final = tuple(name for name in CLASSES if name != CLASSES[AGENTIC])
 _SAMPLES: Final = 5
 _HELD_OUT: Final = 10
-_MIN_SCALE: Final = np.float32(0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,7 @@ class Prepared:
     gain: Floats
     """NaN where unknown."""
     gain_weight: Floats
-    idf: Floats
-    mean: Floats
-    scale: Floats
+    scaler: Scaler
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +90,14 @@ def targets(examples: Sequence[Example]) -> Targets:
 def prepare(examples: Sequence[Example], learn: Rows) -> Prepared:
     """Encodes the examples; document frequencies, means and scales come from the rows in `learn` alone."""
     raw = tfidf.encode_rows([example.query for example in examples])
-    idf = tfidf.inverse_frequency(raw.tokens[learn])
-    mean, scale = raw.dense[learn].mean(axis=0), raw.dense[learn].std(axis=0) + _MIN_SCALE
-    dense = np.clip((raw.dense - mean) / scale, -CLIP, CLIP)
+    scaler = Scaler.fit(raw, learn)
     weights = {source.name: source.gain_weight for source in sources.SOURCES}
     return Prepared(
-        inputs=Inputs(tfidf.weigh(raw.tokens, idf), dense),
+        inputs=scaler.apply(raw),
         targets=targets(examples),
         gain=np.array([np.nan if e.gain is None else e.gain for e in examples], np.float32),
         gain_weight=np.array([weights.get(e.source, 1.0) for e in examples], np.float32),
-        idf=idf,
-        mean=mean,
-        scale=scale,
+        scaler=scaler,
     )
 
 
@@ -177,9 +171,7 @@ def export(prepared: Prepared, model: Model) -> bytes:
     """The ONNX file."""
     return graph.build(
         graph.Weights(
-            idf=prepared.idf,
-            mean=prepared.mean,
-            scale=prepared.scale,
+            scaler=prepared.scaler,
             parameters=model.parameters,
             class_gain=model.class_gain,
             gain=model.gain,

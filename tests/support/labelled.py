@@ -79,3 +79,42 @@ def write(folder: Path) -> Path:
     write_csv(folder / "routellm/gsm8k_responses.csv", gsm8k())
     write_jsonl(folder / "llmrouter/scores_1.jsonl", llmrouter())
     return folder
+
+
+def math_levels(count: int = 80) -> list[dict[str, Any]]:
+    """Hard problems are long and full of LaTeX."""
+    easy, hard = (
+        "What is {i} plus {i}?",
+        r"Evaluate $\sum_{{k=1}}^{{{i}}} \binom{{{i}}}{{k}} \frac{{1}}{{k}}$ modulo {i}.",
+    )
+    return [
+        {"problem": (hard if i % 2 else easy).format(i=i + 2), "answer": str(i), "level": 5 if i % 2 else 1}
+        for i in range(count)
+    ]
+
+
+def bbh(count: int = 80) -> list[dict[str, Any]]:
+    """One task needs the chain of thought, the other does not."""
+    return [
+        {
+            "task": "count" if i % 2 else "name",
+            "question": f"Count the {i} objects on the table." if i % 2 else f"Name a movie like number {i}.",
+            "direct_ok": 0 if i % 2 else 1,
+            "cot_ok": 1,
+            "direct_chars": 5,
+            "cot_chars": 500,
+        }
+        for i in range(count)
+    ]
+
+
+def write_for_evaluation(folder: Path) -> Path:
+    """The training folder and what only the evaluation reads."""
+    write(folder)
+    write_jsonl(folder / "math/math_test_levels.jsonl", math_levels())
+    write_jsonl(folder / "bbh/direct_vs_cot.jsonl", bbh())
+    prices = {"qwen2.5-7b-instruct": 0.2, "gemma-2-9b-it": 0.1, "llama-3.1-8b-instruct": 0.2}
+    prices |= {"llama-3.1-nemotron-51b-instruct": 0.9, "llama-3.3-nemotron-super-49b-v1": 0.9}
+    meta = {name: {"output_price": price} for name, price in prices.items()}
+    (folder / "llmrouter/model_meta.json").write_text(json.dumps(meta))
+    return folder

@@ -56,9 +56,7 @@ def test_the_exported_graph_computes_what_was_trained(examples):
     queries = [examples[row].query for row in held[:40] if not examples[row].query.tools]
     probabilities, gain, tokens, unfamiliar = session.run(None, encode(queries))
 
-    raw = tfidf.encode_rows(queries)
-    dense = np.clip((raw.dense - prepared.mean) / prepared.scale, -3, 3)
-    inputs = network.Inputs(tfidf.weigh(raw.tokens, prepared.idf), dense)
+    inputs = prepared.scaler.apply(tfidf.encode_rows(queries))
     outputs = network.outputs(model.parameters, inputs)
     logits = outputs[:, : len(train.TEXT_CLASSES)]
     hidden = network.hidden(model.parameters, inputs)

@@ -1,0 +1,60 @@
+"""Areas, thresholds and intervals; definitions of RouteLLM (arXiv 2406.18665) where it has them."""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+RESAMPLES: Final = 400
+_SHARES: Final = np.linspace(0, 1, 11)
+
+
+def accuracy_by_share(score: Doubles, weak: Doubles, strong: Doubles, shares: Doubles) -> Doubles:
+    """Accuracy when the given shares of queries, highest score first, go to the strong model."""
+    order = np.argsort(-score, kind="stable")
+    strong_first = np.concatenate(([0.0], np.cumsum(strong[order])))
+    weak_first = np.concatenate(([0.0], np.cumsum(weak[order])))
+    cut = np.round(shares * len(score)).astype(int)
+    return np.asarray((strong_first[cut] + weak_first[-1] - weak_first[cut]) / len(score), np.float64)
+
+
+def apgr(score: Doubles, weak: Doubles, strong: Doubles) -> float:
+    """Average performance gap recovered: 0.5 for random, above 1 possible; NaN when strong is no better than weak."""
+    gap = float(strong.mean() - weak.mean())
+    if gap <= 0:
+        return float("nan")
+    curve = accuracy_by_share(score, weak, strong, _SHARES)
+    area = float(((curve[1:] + curve[:-1]) / 2 * np.diff(_SHARES)).sum())
+    return (area - float(weak.mean())) / gap
+
+
+def auc(score: Doubles, positive: NDArray[np.bool_]) -> float:
+    """Chance that a positive row scores above a negative one, ties count half; NaN when one kind is missing."""
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return float("nan")
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2
+    total = float(mean_rank[inverse][positive].sum())
+    return (total - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def interval(statistic: Callable[[Rows], float], rows: int, seed: int = 5) -> tuple[float, float]:
+    """Bootstrap interval of 95 % over rows drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    values = [statistic(rng.integers(0, rows, rows)) for _ in range(RESAMPLES)]
+    finite = [value for value in values if np.isfinite(value)]
+    if not finite:
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def ranks(score: Doubles) -> Doubles:
+    """Scores as places 0..1, so that scores of different scales can be added."""
+    order = np.argsort(np.argsort(score, kind="stable"), kind="stable")
+    return np.asarray((order + 0.5) / max(len(score), 1), np.float64)
