@@ -185,7 +185,7 @@ def test_kubectl_explains_every_level_and_prints_columns(api_server: Cluster, ap
         names = api_server.kubectl("get", "trimtab", "-o", "name").split()
         assert {"inferencepool.trimtab.dev/shown", "routingpolicy.trimtab.dev/shown"} <= set(names)
     finally:
-        api_server.kubectl("delete", "trimtab", "shown", "--wait=false", check=False)
+        api_server.kubectl("delete", "tpool/shown", "tpolicy/shown", "--ignore-not-found")
 
 
 def test_yaml_needs_quotes_around_off(api_server: Cluster, api: Api):
