@@ -124,7 +124,7 @@ class Router(Spec):
 
 
 class GpuBudget(Spec):
-    """The most GPUs of one kind that the policy's pools may hold together, at every instant."""
+    """The most GPUs of one kind that the policy's pools may hold together; no move exceeds it."""
 
     accelerator: Label = Field(description="A name from the accelerator catalogue.")
     gpus: Gpus = Field(description="GPUs of that kind, starting and ending replicas included.")
