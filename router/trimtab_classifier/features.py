@@ -23,7 +23,7 @@ HEAD_CHARS: Final = 1_100
 MIDDLE_CHARS: Final = 300
 TAIL_CHARS: Final = 600
 SYSTEM_CHARS: Final = 300
-BYTE_NGRAMS: Final = (3, 4, 5)
+BYTE_NGRAMS: Final = (3, 5)
 LEAD_WORDS: Final = 8
 TRAIL_WORDS: Final = 6
 EMPHASIS: Final = 8
@@ -72,6 +72,8 @@ _POWERS: Final = _powers(_PRIME, _MAX_BYTES)
 _INVERSES: Final = _powers(pow(_PRIME, -1, 1 << 64), _MAX_BYTES + 1)
 # Odd multipliers, one a kind of token, so that a word and a trigram of the same bytes fall into different buckets.
 _MIX: Final = _powers(0x9E3779B97F4A7C15, 12)
+# Undoing the position and mixing the kind in is one multiplication.
+_NGRAM_INVERSES: Final = {n: _INVERSES * _MIX[n] for n in BYTE_NGRAMS}
 _SHIFT: Final = np.uint64(64 - HASH_BITS)
 
 
@@ -111,16 +113,22 @@ def _tokens(data: Bytes, starts: NDArray[np.intp], ends: NDArray[np.intp]) -> tu
     found = [_bucket(pairs, 2), np.repeat(np.concatenate(ends_of_text), EMPHASIS)]
     for n in BYTE_NGRAMS:
         if len(data) >= n:
-            grams = (sums[n:] - sums[:-n]) * _INVERSES[: len(data) - n + 1]
-            found.append(_bucket(grams, n))
+            grams = (sums[n:] - sums[:-n]) * _NGRAM_INVERSES[n][: len(data) - n + 1]
+            found.append((grams >> _SHIFT).astype(np.uint16))
     return _bucket(word, 1), np.concatenate(found)
 
 
 def _counted(buckets: Buckets) -> tuple[Buckets, NDArray[np.intp]]:
     """Distinct buckets in order, and how often each occurs."""
     ordered = np.sort(buckets)
-    first = np.flatnonzero(np.diff(ordered.astype(np.int32), prepend=-1))
-    return ordered[first], np.diff(first, append=len(ordered))
+    last = np.empty(len(ordered), np.bool_)
+    last[-1:] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=last[:-1])
+    ends = np.flatnonzero(last)
+    counts = ends.copy()
+    counts[1:] -= ends[:-1]
+    counts[:1] += 1
+    return ordered[ends], counts
 
 
 def _encode_one(query: Query) -> tuple[Buckets, NDArray[np.intp], list[float]]:
@@ -131,7 +139,7 @@ def _encode_one(query: Query) -> tuple[Buckets, NDArray[np.intp], list[float]]:
     starts, ends = words(data)
     word, rest = _tokens(data, starts, ends)
     buckets, counts = _counted(np.concatenate((word, rest)))
-    distinct = len(np.unique(word)) / len(word) if len(word) else 1.0
+    distinct = len(_counted(word)[0]) / len(word) if len(word) else 1.0
     dense = structure.describe(lower, np.frombuffer(raw, np.uint8), ends - starts, distinct)
     dense += structure.request_shape(
         len(query.text), max(query.prompt_chars, len(query.text)), len(query.system), max(query.turns, 1)

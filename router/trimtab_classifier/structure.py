@@ -107,18 +107,18 @@ def describe(lower: bytes, data: Bytes, word_lengths: NDArray[np.intp], distinct
     total = max(len(data), 1)
     groups = np.sqrt((counts @ _MEMBERSHIP) / total)
     lines = int(counts[10]) + 1
-    words = len(word_lengths)
+    words = max(len(word_lengths), 1)
     return [
         *groups.tolist(),
         _log(lines, 200),
         _log(total / lines, 2_000),
-        _log(words, 400),
-        float(word_lengths.mean()) / 10.0 if words else 0.0,
+        _log(len(word_lengths), 400),
+        int(word_lengths.sum()) / words / 10.0,
         _entropy(counts, total),
         distinct,
         _log(int(counts[63]), 10),
         _log(int(counts[48:58].sum()), 200),
-        float((word_lengths > 8).mean()) if words else 0.0,
+        int(np.count_nonzero(word_lengths > 8)) / words,
         *_choices(lower),
     ]
 
