@@ -179,10 +179,21 @@ class _Adam:
         self.steps += 1
         scale = np.float32(rate * np.sqrt(1 - _BETA2**self.steps) / (1 - _BETA1**self.steps))
         for weight, grad, mean, square in zip(weights, grads, self.first, self.second, strict=True):
-            np.add(mean * np.float32(_BETA1), grad * np.float32(1 - _BETA1), out=mean)
-            np.add(square * np.float32(_BETA2), grad * grad * np.float32(1 - _BETA2), out=square)
-            shrink = np.float32(1 - rate * self.decay if weight.ndim == 2 else 1)
-            np.subtract(weight * shrink, scale * mean / (np.sqrt(square) + np.float32(_EPSILON)), out=weight)
+            _decay_towards(mean, grad, _BETA1)
+            _decay_towards(square, grad * grad, _BETA2)
+            if weight.ndim == 2:
+                np.multiply(weight, np.float32(1 - rate * self.decay), out=weight)
+            change = np.sqrt(square)
+            change += np.float32(_EPSILON)
+            np.divide(mean, change, out=change)
+            change *= scale
+            np.subtract(weight, change, out=weight)
+
+
+def _decay_towards(average: Floats, value: Floats, keep: float) -> None:
+    """average = keep * average + (1 - keep) * value, in place."""
+    np.multiply(average, np.float32(keep), out=average)
+    np.add(average, value * np.float32(1 - keep), out=average)
 
 
 def train(inputs: Inputs, targets: Targets, classes: int, recipe: Recipe) -> Parameters:

@@ -4,7 +4,6 @@ Quality of every option is predicted as class table + a regression of what the c
 table alone. The price of quality is chosen by folds inside the rows to learn from and then applied once.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,12 +19,13 @@ from trimtab_classifier.network import Inputs
 
 Doubles = NDArray[np.float64]
 Rows = NDArray[np.intp]
-Predict = Callable[["Problem", Split], "Expected"]
 
+OURS: Final = "trimtab"
 RIDGE: Final = Ridge(structure=3.0, tokens=15.0, features=256, rounds=2)
 TEXT_SHARE: Final = 0.6
 """How much of the regression is added to the class table; below 1 because each option's error is part of a maximum."""
 INNER_FOLDS: Final = 3
+_BASELINE_PENALTY: Final = 3.0
 _PRICES: Final = np.concatenate(([0.0], np.exp(np.linspace(np.log(1e-3), np.log(3.0), 120))))
 
 
@@ -53,40 +53,24 @@ class Expected:
     cost: Doubles
 
 
-def predict_class_table(problem: Problem, split: Split) -> Expected:
-    """Quality and cost of every option from the predicted class."""
-    return _by_class(problem, split, Fitted.of(problem.raw, split.learn, split.judge))
-
-
-def _by_class(problem: Problem, split: Split, fitted: Fitted) -> Expected:
+def predict(problem: Problem, split: Split) -> dict[str, Expected]:
+    """Expected quality and cost by every method: ours, and the baselines that predict."""
+    fitted = Fitted.of(problem.raw, split.learn, split.judge)
+    label, options = problem.label[split.learn], range(problem.quality.shape[1])
     posterior = fitted.posterior(problem.label, problem.classes).astype(np.float64)
-    label = problem.label[split.learn]
-    quality = class_table(label, problem.quality[split.learn], problem.classes)
-    return Expected(posterior @ quality, posterior @ class_table(label, problem.cost[split.learn], problem.classes))
-
-
-def predict_both(problem: Problem, split: Split) -> Expected:
-    """Class table plus the regression of what it leaves of the quality."""
-    fitted = Fitted.of(problem.raw, split.learn, split.judge)
-    expected = _by_class(problem, split, fitted)
-    table = class_table(problem.label[split.learn], problem.quality[split.learn], problem.classes)
+    table = class_table(label, problem.quality[split.learn], problem.classes)
+    cost = posterior @ class_table(label, problem.cost[split.learn], problem.classes)
     left = problem.quality - table[problem.label]
-    text = [fitted.regression(left[:, option], RIDGE) for option in range(left.shape[1])]
-    return Expected(expected.quality + TEXT_SHARE * np.stack(text, axis=1), expected.cost)
-
-
-def predict_length(problem: Problem, split: Split) -> Expected:
-    """Quality and cost of every option from the length of the prompt."""
-    quality, cost = (by_length(problem.texts, y, split.learn, split.judge) for y in (problem.quality, problem.cost))
-    return Expected(quality, cost)
-
-
-def predict_tokens(problem: Problem, split: Split) -> Expected:
-    """Quality of every option from TF-IDF alone, at its mean cost."""
-    fitted = Fitted.of(problem.raw, split.learn, split.judge)
-    columns = [fitted.tokens_only(problem.quality[:, option], 3.0) for option in range(problem.quality.shape[1])]
-    quality = np.stack(columns, axis=1)
-    return Expected(quality, np.broadcast_to(problem.cost[split.learn].mean(axis=0), quality.shape))
+    text = np.stack([fitted.regression(left[:, option], RIDGE) for option in options], axis=1)
+    tokens = np.stack([fitted.tokens_only(problem.quality[:, option], _BASELINE_PENALTY) for option in options], axis=1)
+    by_class = posterior @ table
+    length = (by_length(problem.texts, y, split.learn, split.judge) for y in (problem.quality, problem.cost))
+    return {
+        OURS: Expected(by_class + TEXT_SHARE * text, cost),
+        "prompt length": Expected(*length),
+        "class table": Expected(by_class, cost),
+        "TF-IDF": Expected(tokens, np.broadcast_to(problem.cost[split.learn].mean(axis=0), tokens.shape)),
+    }
 
 
 def choose(expected: Expected, price: float, unit: float) -> Rows:
@@ -108,20 +92,24 @@ def operating_price(expected: Expected, problem: Problem, split: Split, unit: fl
     return found
 
 
-def _out_of_fold(problem: Problem, split: Split, predict: Predict) -> Expected:
-    quality, cost = np.zeros_like(problem.quality), np.zeros_like(problem.cost)
+def _out_of_fold(problem: Problem, split: Split) -> dict[str, Expected]:
+    """Predictions for the rows to learn from, each made without its own fold."""
+    found: dict[str, Expected] = {}
     for inner in folds(problem.texts, split.learn, INNER_FOLDS, "inner"):
-        expected = predict(problem, inner)
-        quality[inner.judge], cost[inner.judge] = expected.quality, expected.cost
-    return Expected(quality[split.learn], cost[split.learn])
+        for method, part in predict(problem, inner).items():
+            empty = Expected(np.zeros_like(problem.quality), np.zeros_like(problem.cost))
+            whole = found.setdefault(method, empty)
+            whole.quality[inner.judge], whole.cost[inner.judge] = part.quality, part.cost
+    return {method: Expected(e.quality[split.learn], e.cost[split.learn]) for method, e in found.items()}
 
 
-def route(problem: Problem, split: Split, predict: Predict, allowance: float) -> Rows:
-    """Options for the judged rows; the operating point comes from folds inside the rows to learn from."""
+def route(problem: Problem, split: Split, allowance: float) -> dict[str, Rows]:
+    """Options for the judged rows by every method; operating points come from folds inside the rows to learn from."""
     unit = float(problem.cost[split.learn].mean(axis=0).max())
     target = float(problem.quality[split.learn].mean(axis=0).max()) - allowance
-    price = operating_price(_out_of_fold(problem, split, predict), problem, split, unit, target)
-    return choose(predict(problem, split), price, unit)
+    tuned, final = _out_of_fold(problem, split), predict(problem, split)
+    prices = {method: operating_price(e, problem, split, unit, target) for method, e in tuned.items()}
+    return {method: choose(final[method], price, unit) for method, price in prices.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +130,19 @@ class Routed:
         return float(self.quality[rows].mean() - self.single_quality[rows].mean())
 
 
-def _routed(problem: Problem, splits: list[Split], predict: Predict, allowance: float) -> Routed:
-    parts: list[tuple[Doubles, ...]] = []
+def _routed(problem: Problem, splits: list[Split], allowance: float) -> dict[str, Routed]:
+    parts: dict[str, list[tuple[Doubles, ...]]] = {}
     for split in splits:
-        option = route(problem, split, predict, allowance)
         single = int(problem.quality[split.learn].mean(axis=0).argmax())
         judge = split.judge
-        parts.append(
-            (
-                problem.quality[judge, option],
-                problem.cost[judge, option],
-                problem.quality[judge, single],
-                problem.cost[judge, single],
-            )
-        )
-    return Routed(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        alone = (problem.quality[judge, single], problem.cost[judge, single])
+        for method, option in route(problem, split, allowance).items():
+            chosen = (problem.quality[judge, option], problem.cost[judge, option])
+            parts.setdefault(method, []).append((*chosen, *alone))
+    return {
+        method: Routed(*(np.concatenate(column) for column in zip(*part, strict=True)))
+        for method, part in parts.items()
+    }
 
 
 def random_mix(problem: Problem, judged: Rows, target: float) -> float:
@@ -174,17 +160,14 @@ def random_mix(problem: Problem, judged: Rows, target: float) -> float:
 
 def judge(name: str, bar: float, problem: Problem, splits: list[Split], allowance: float) -> Result:
     """Cost share of the router at the accuracy of the best single option minus `allowance`, with baselines."""
-    ours = _routed(problem, splits, predict_both, allowance)
+    routed = _routed(problem, splits, allowance)
+    ours = routed.pop(OURS)
     judged = np.concatenate([split.judge for split in splits])
     low, high = curves.interval(ours.share, len(judged))
     target = float(ours.single_quality.mean()) - allowance
     baselines = {"best single": 1.0, "random mix": random_mix(problem, judged, target)}
-    differences = {"trimtab": ours.difference()}
-    others = {"prompt length": predict_length, "class table": predict_class_table, "TF-IDF": predict_tokens}
-    for other, predict in others.items():
-        routed = _routed(problem, splits, predict, allowance)
-        baselines[other] = routed.share()
-        differences[other] = routed.difference()
+    baselines |= {method: other.share() for method, other in routed.items()}
+    differences = {OURS: ours.difference()} | {method: other.difference() for method, other in routed.items()}
     details = {
         "allowance": allowance,
         "accuracy_kept": ours.difference() >= -allowance,

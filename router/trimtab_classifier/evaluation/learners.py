@@ -15,7 +15,7 @@ Doubles = NDArray[np.float64]
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
 
-CLASS_RECIPE: Final = Recipe(hidden=32, epochs=10, rate=5e-3, batch=64)
+CLASS_RECIPE: Final = Recipe(hidden=32, epochs=10, rate=5e-3, batch=128)
 SHRINK: Final = 8.0
 """Rows of the overall mean that are added to every class of a table."""
 
