@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
+    except ImportError as error:
+        sys.stderr.write(f"error: {error.name} is not installed; install trimtab with the extra train\n")
+        return 2
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

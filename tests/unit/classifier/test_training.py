@@ -1,5 +1,8 @@
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime as ort
@@ -11,6 +14,7 @@ from trimtab_classifier.__main__ import main
 from trimtab_classifier.features import Query, encode
 from trimtab_classifier.labels import CLASSES
 from trimtab_classifier.network import Recipe
+from trimtab_router.shell.classifier import PACKAGED
 
 SMALL = Recipe(hidden=8, epochs=3)
 
@@ -127,3 +131,24 @@ def test_the_temperature_cools_confidence_that_is_too_high():
 
 def test_a_constant_has_no_correlation():
     assert metrics.correlation(np.ones(5, np.float32), np.arange(5, dtype=np.float32)) is None
+
+
+def test_without_the_extra_the_command_says_what_to_install():
+    script = (
+        "import sys; sys.modules['onnx'] = None; from trimtab_classifier.__main__ import main; "
+        "sys.exit(main(['train', '--data', 'd', '--out', 'o']))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "error: onnx is not installed; install trimtab with the extra train\n"
+
+
+@pytest.mark.data
+@pytest.mark.skipif("TRIMTAB_DATA" not in os.environ, reason="TRIMTAB_DATA names no folder of labelled queries")
+@pytest.mark.timeout(600)
+def test_the_packaged_model_is_what_the_command_makes(tmp_path):
+    out = tmp_path / "classifier.onnx"
+    assert main(["train", "--data", os.environ["TRIMTAB_DATA"], "--out", str(out)]) == 0
+    assert out.read_bytes() == PACKAGED.read_bytes()
+    assert out.with_suffix(".json").read_text() == PACKAGED.with_suffix(".json").read_text()
