@@ -6,7 +6,6 @@ The steps build on each other and run in this order; the first that fails ends t
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -310,16 +309,15 @@ def test_the_operator_did_only_what_it_may(story: Story) -> None:
 
 
 def test_everything_is_deleted_and_nothing_is_left(story: Story, gpus: GpuWatch) -> None:
-    with ExitStack():
-        story.cluster.kubectl("delete", "tpolicy,tpool", "--all", "-n", fleet.NAMESPACE, "--timeout=120s")
-        kinds = "deployments,replicasets,pods,services,configmaps,poddisruptionbudgets,endpointslices"
+    story.cluster.kubectl("delete", "tpolicy,tpool", "--all", "-n", fleet.NAMESPACE, "--timeout=120s")
+    kinds = "deployments,replicasets,pods,services,configmaps,poddisruptionbudgets,endpointslices"
 
-        def left() -> list[str]:
-            items = story.cluster.get(kinds, "-n", fleet.NAMESPACE)["items"]
-            names = [f"{i['kind']}/{i['metadata']['name']}" for i in items]
-            return [n for n in names if n != "ConfigMap/kube-root-ca.crt"]
+    def left() -> list[str]:
+        items = story.cluster.get(kinds, "-n", fleet.NAMESPACE)["items"]
+        names = [f"{i['kind']}/{i['metadata']['name']}" for i in items]
+        return [n for n in names if n != "ConfigMap/kube-root-ca.crt"]
 
-        until("no children left", lambda: not left(), 120)
+    until("no children left", lambda: not left(), 120)
     story.cluster.helm("uninstall", "trimtab", "--namespace", SYSTEM, "--wait")
     story.cluster.kubectl("delete", "-f", CHART / "crds", "--timeout=60s")
     story.cluster.kubectl("delete", "namespace", fleet.NAMESPACE, SYSTEM, "--timeout=120s")
