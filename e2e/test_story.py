@@ -15,7 +15,6 @@ from openai import OpenAI
 
 from story import fleet, traffic
 from story.faults import sigkill
-from story.forward import forwarded
 from story.gpuwatch import GpuWatch
 from testcluster.cluster import is_true
 from testcluster.story import StoryCluster
@@ -82,7 +81,7 @@ def story(cluster: StoryCluster) -> Story:
 @pytest.fixture(scope="module")
 def router(story: Story) -> Iterator[str]:
     """The policy's router, as an OpenAI client reaches it."""
-    with forwarded(story.cluster, fleet.NAMESPACE, f"svc/{fleet.POLICY}-router", 80) as address:
+    with story.cluster.reach(fleet.NAMESPACE, f"{fleet.POLICY}-router", 80) as address:
         yield address
 
 
