@@ -258,10 +258,12 @@ def test_a_second_signal_ends_an_open_stream(engines):
         body = {"model": "tiny-low", "stream": True, "max_tokens": 30000, "ignore_eos": True}
         body["messages"] = [{"role": "user", "content": EASY}]
         with client.stream("POST", f"{router.url}/v1/chat/completions", json=body) as response:
-            next(response.iter_raw())
+            pieces = response.iter_raw()  # one that nobody holds would end the request
+            first = next(pieces)
+            assert response.status_code == 200, first
             router.process.send_signal(signal.SIGINT)
             wait_until(lambda: not router.ready(), 20)
-            assert router.workers()
+            assert router.workers(), router.log.read_text()
             assert router.stop(signal.SIGINT) == 0
 
 

@@ -1,6 +1,7 @@
 """Starts routers as processes for tests: free ports, wait for readiness, stop by pid."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -49,13 +50,21 @@ class RouterProcess:
 
     def workers(self) -> list[int]:
         """Process ids of its workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
+        return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _parent(pid) == self.process.pid]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal; the exit status."""
         self.process.send_signal(number)
         return self.process.wait(STOP_SECONDS)
+
+
+def _parent(pid: int) -> int | None:
+    """The parent of a process that is there and not a zombie; proc(5)'s `children` misses some while others end."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return None
+    return None if state == "Z" else int(parent)
 
 
 @contextmanager
