@@ -1,7 +1,6 @@
 """Starts routers as processes for tests: free ports, wait for readiness, stop by pid."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -50,7 +49,8 @@ class RouterProcess:
 
     def workers(self) -> list[int]:
         """Process ids of its workers."""
-        return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _parent(pid) == self.process.pid]
+        running = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+        return [pid for pid in running if _parent(pid) == self.process.pid]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal; the exit status."""
