@@ -136,13 +136,13 @@ class ControlPlane:
         self._ports = dict(zip(names, free_ports(len(names), self.host), strict=True))
         self._issue_certificates()
         (self.folder / "audit-policy.json").write_text(json.dumps(audit_policy()))
-        self.processes.start("etcd", self._etcd())
-        self.processes.start("kube-apiserver", self._apiserver())
+        self.processes.start("etcd", self._etcd(), urgent=True)
+        self.processes.start("kube-apiserver", self._apiserver(), urgent=True)
         self.client_kubeconfig(ADMIN, ADMIN, ("system:masters",))
         api = Api.from_kubeconfig(self.admin_kubeconfig)
         self.processes.wait_ready("kube-apiserver", lambda: api.get("/readyz") == "ok")
-        self.processes.start("kube-controller-manager", self._controller_manager())
-        self.processes.start("kube-scheduler", self._scheduler())
+        self.processes.start("kube-controller-manager", self._controller_manager(), urgent=True)
+        self.processes.start("kube-scheduler", self._scheduler(), urgent=True)
         self.processes.start("kwok", self._kwok())
         # Pods are refused until the service account controller has made this one.
         account = "/api/v1/namespaces/default/serviceaccounts/default"

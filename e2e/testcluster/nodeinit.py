@@ -126,7 +126,7 @@ def start_kubelet(plane: ControlPlane) -> None:
     kubeconfig = plane.client_kubeconfig("kubelet", f"system:node:{NODE_NAME}", ("system:nodes",))
     config = _write(plane.folder / "kubelet.json", kubelet_config(plane.pki["ca.crt"]))
     argv = [f"--config={config}", f"--kubeconfig={kubeconfig}", f"--hostname-override={NODE_NAME}"]
-    plane.processes.start("kubelet", [plane.binaries.path("kubelet"), *argv, f"--node-ip={NODE_IP}"])
+    plane.processes.start("kubelet", [plane.binaries.path("kubelet"), *argv, f"--node-ip={NODE_IP}"], urgent=True)
 
 
 def start_proxy(plane: ControlPlane) -> None:
