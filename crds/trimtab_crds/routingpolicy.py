@@ -31,6 +31,13 @@ class RebalanceMode(StrEnum):
     APPLY = "Apply"
 
 
+class DecisionLog(StrEnum):
+    """Where routers write what they decided."""
+
+    OFF = "Off"
+    STDOUT = "Stdout"
+
+
 class Budget(Spec):
     """What one query may use on a tier."""
 
@@ -121,6 +128,11 @@ class Router(Spec):
     )
     workers: int = Field(default=1, description="Processes per pod, one a core.", ge=1, le=64)
     resources: RouterResources = Field(default_factory=RouterResources, description="Requests and limits of a pod.")
+    decision_log: DecisionLog = Field(
+        default=DecisionLog.OFF,
+        description="Stdout: one JSON line to the pod's log for every ended request and every `POST /v1/feedback`, "
+        "without prompts; `trimtab classifier fit` learns from it.",
+    )
 
 
 class GpuBudget(Spec):

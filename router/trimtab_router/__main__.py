@@ -24,6 +24,12 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _mib(text: str) -> int:
+    if not text.isdecimal() or not 8 <= int(text) <= 1 << 20:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of MiB from 8 to {1 << 20}")
+    return int(text)
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -56,6 +62,21 @@ def parser() -> argparse.ArgumentParser:
         default = getattr(standard, f"{name.replace('-', '_')}_seconds")
         out.add_argument(f"--{name}-seconds", type=_seconds, default=default, metavar="S", help=f"{text} ({default:g})")
     out.add_argument("--max-body-mib", type=_whole, default=standard.max_body_bytes // MIB, metavar="N")
+    out.add_argument(
+        "--decision-log",
+        default=standard.decision_log,
+        metavar="DIR",
+        help="write one JSON line for every ended request and every feedback, without prompts: into files of this "
+        "folder, or - for standard output (default: none)",
+    )
+    most = standard.decision_log_bytes // MIB
+    out.add_argument(
+        "--decision-log-mib",
+        type=_mib,
+        default=most,
+        metavar="N",
+        help=f"bound on that folder; its oldest files go first ({most})",
+    )
     return out
 
 
@@ -75,6 +96,8 @@ def options(argv: Sequence[str] | None) -> Options:
         first_byte_seconds=given.first_byte_seconds,
         idle_seconds=given.idle_seconds,
         max_body_bytes=given.max_body_mib * MIB,
+        decision_log=given.decision_log,
+        decision_log_bytes=given.decision_log_mib * MIB,
     )
 
 

@@ -13,6 +13,7 @@ import orjson
 import uvloop
 
 from trimtab_router.shell.batch import Scorer
+from trimtab_router.shell.decisionlog import open_log
 from trimtab_router.shell.options import Options
 from trimtab_router.shell.worker import TICK_SECONDS, Worker
 
@@ -44,7 +45,8 @@ def load_scorer() -> Scorer:
 
 async def serve(options: Options, scorer: Scorer | None, report: socket.socket) -> None:
     """Serves until SIGTERM, then drains; ends at once when the supervisor is gone."""
-    worker, loop = Worker(options, scorer), asyncio.get_running_loop()
+    log = open_log(options.decision_log, options.decision_log_bytes) if options.decision_log else None
+    worker, loop = Worker(options, scorer, log=log), asyncio.get_running_loop()
     stop, stop_now = asyncio.Event(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGHUP, worker.config.load)
@@ -55,6 +57,8 @@ async def serve(options: Options, scorer: Scorer | None, report: socket.socket) 
     await worker.drain(server, stop_now)
     beat.cancel()
     await asyncio.gather(beat, return_exceptions=True)
+    if log is not None:
+        await asyncio.to_thread(log.close)
     await _send(report, worker.report())
 
 

@@ -14,6 +14,7 @@ import uvloop
 from support.routing import FixedScorer, document
 from support.upstream import FakeEngine
 from trimtab_router.shell.batch import Scorer
+from trimtab_router.shell.decisionlog import DecisionLog
 from trimtab_router.shell.options import Options
 from trimtab_router.shell.worker import Worker
 
@@ -174,12 +175,16 @@ def with_engines(**engines: Sequence[FakeEngine]) -> dict[str, dict[str, Any]]:
 
 @asynccontextmanager
 async def running(
-    content: Mapping[str, Any] | str | None = None, *, scorer: Scorer | None = None, **options: Any
+    content: Mapping[str, Any] | str | None = None,
+    *,
+    scorer: Scorer | None = None,
+    log: DecisionLog | None = None,
+    **options: Any,
 ) -> AsyncIterator[Running]:
     """A worker that runs `content`; when the test ends nothing may be left in it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "router.json"
-        worker = Worker(Options(config=str(path), **options), scorer or FixedScorer())
+        worker = Worker(Options(config=str(path), **options), scorer or FixedScorer(), log=log)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(worker.connection, "127.0.0.1", 0)
         found = Running(worker, server.sockets[0].getsockname()[1], path, server)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trimtab_crds.routingpolicy import RoutingPolicy
+from trimtab_crds.routingpolicy import DecisionLog, RoutingPolicy
 from trimtab_operator.core import childmeta, names
 
 Manifest = dict[str, Any]
@@ -13,6 +13,7 @@ CONFIG_FOLDER = "/etc/trimtab"
 DRAIN_SECONDS = 570
 GRACE_SECONDS = childmeta.PRE_STOP_SECONDS + DRAIN_SECONDS + 25
 _USER = 1000
+_DECISION_LOG = {DecisionLog.OFF: (), DecisionLog.STDOUT: ("--decision-log", "-")}
 
 
 def pod_template(policy: RoutingPolicy, *, image: str, config_map: str, labels: dict[str, str]) -> Manifest:
@@ -42,7 +43,7 @@ def _container(policy: RoutingPolicy, image: str) -> Manifest:
     return {
         "name": CONTAINER,
         "image": router.image or image,
-        "command": _command(router.workers),
+        "command": [*_command(router.workers), *_DECISION_LOG[router.decision_log]],
         "ports": [
             {"name": "http", "containerPort": names.ROUTER_PORT, "protocol": "TCP"},
             {"name": "admin", "containerPort": names.ROUTER_ADMIN_PORT, "protocol": "TCP"},

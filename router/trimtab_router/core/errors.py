@@ -6,6 +6,7 @@ import orjson
 
 STATUS: Final = {
     200: b"OK",
+    202: b"Accepted",
     400: b"Bad Request",
     404: b"Not Found",
     405: b"Method Not Allowed",

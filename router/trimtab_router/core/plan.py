@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from trimtab_crds.wire import PoolConfig
 from trimtab_router.core.facts import Facts
 from trimtab_router.core.ladder import Ladder, Rung
 from trimtab_router.core.scores import Scores
@@ -147,10 +148,11 @@ def _priced(rung: Rung, facts: Facts, thinking: int | None, output: int | None) 
         rung.output_tokens if output is None else output
     )
     prefill = facts.prompt_tokens * pool.prompt_token_seconds
-    gpu_seconds = prefill + tokens * pool.output_token_seconds
-    return Budget(
-        thinking,
-        output,
-        prefill + tokens * pool.output_token_latency_seconds,
-        gpu_seconds / 3600 * pool.gpu_hour_milli / 1000,
-    )
+    seconds = prefill + tokens * pool.output_token_latency_seconds
+    return Budget(thinking, output, seconds, price(pool, facts.prompt_tokens, tokens))
+
+
+def price(pool: PoolConfig, prompt_tokens: int, output_tokens: int) -> float:
+    """Price of the GPU time of a prompt and its output on a pool, currency units; 0 where the capacity is unknown."""
+    gpu_seconds = prompt_tokens * pool.prompt_token_seconds + output_tokens * pool.output_token_seconds
+    return gpu_seconds / 3600 * pool.gpu_hour_milli / 1000

@@ -61,13 +61,16 @@ class TierTally:
 class Tally:
     """Counts of one worker for one policy."""
 
-    __slots__ = ("decisions", "requests", "tiers")
+    __slots__ = ("decisions", "log_dropped", "log_written", "requests", "tiers")
 
     def __init__(self) -> None:
         self.tiers: dict[str, TierTally] = {}
         self.requests: dict[tuple[str, str, str, str], int] = {}
         """By tier, class, reason and outcome."""
         self.decisions = Histogram(DECISION_BOUNDS)
+        self.log_written = 0
+        """Records of the decision log that were written, and those that were dropped."""
+        self.log_dropped = 0
 
     def know(self, tiers: Iterable[str]) -> None:
         """Starts the series of new tiers at zero, so that no traffic is a zero and not a gap."""
@@ -85,6 +88,7 @@ class Tally:
             "tiers": {name: tier.dump() for name, tier in self.tiers.items()},
             "requests": [[*key, count] for key, count in self.requests.items()],
             "decisions": self.decisions.dump(),
+            "log": {"written": self.log_written, "dropped": self.log_dropped},
         }
 
 

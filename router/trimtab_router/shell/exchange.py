@@ -9,6 +9,7 @@ import asyncio
 import logging
 from typing import Protocol
 
+from trimtab_router.core.decisions import Ending, decision
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.http1 import Head
 from trimtab_router.core.parse import Ask
@@ -17,6 +18,7 @@ from trimtab_router.core.planner import fall_back
 from trimtab_router.core.rewrite import rewrite
 from trimtab_router.core.tally import Tally
 from trimtab_router.shell.answer import Answer
+from trimtab_router.shell.decisionlog import DecisionLog
 from trimtab_router.shell.endpoints import Directory
 from trimtab_router.shell.options import Options
 from trimtab_router.shell.request import Request
@@ -36,6 +38,7 @@ class Host(Protocol):
     options: Options
     tally: Tally
     directory: Directory
+    log: DecisionLog | None
     exchanges: "set[Exchange]"
 
     def now(self) -> float:
@@ -50,7 +53,7 @@ class Exchange:
 
     __slots__ = (
         *("_answer", "_ask", "_attempts", "_client", "_connection", "_deaths", "_dropped", "_endpoint", "_host"),
-        *("_key", "_path", "_payload", "_plan", "_request", "_started", "_tier", "_tried", "_why"),
+        *("_key", "_path", "_payload", "_plan", "_query", "_request", "_started", "_tier", "_tried", "_why"),
     )
 
     def __init__(self, host: Host, client: ClientConnection, request: Request, ask: Ask, plan: Plan) -> None:
@@ -72,6 +75,7 @@ class Exchange:
         self._attempts = 0
         self._deaths = 0
         self._why = ""
+        self._query = "" if host.log is None else host.log.fingerprint(ask.reading.query)
 
     def start(self) -> None:
         """Counts the demand and sends the request."""
@@ -293,8 +297,22 @@ class Exchange:
         plan, tier, answer = self._plan, self._tier, self._answer
         self._host.exchanges.discard(self)
         tier.inflight -= 1
-        tier.seconds.observe(self._host.now() - self._started)
+        seconds, tokens = self._host.now() - self._started, 0
+        tier.seconds.observe(seconds)
         if answer is not None:
             self._answer = None
-            tier.output_tokens += answer.close()
+            tokens = answer.close()
+            tier.output_tokens += tokens
         self._host.tally.ended(plan.tier, plan.class_name, plan.reason, outcome)
+        log = self._host.log
+        if log is not None:
+            ending = Ending(
+                at=log.clock(),
+                request_id=self._request.headers[b"x-request-id"].decode("latin-1"),
+                query=self._query,
+                outcome=outcome,
+                seconds=seconds,
+                output_tokens=tokens,
+                attempts=self._attempts,
+            )
+            log.put(decision(plan, ending))

@@ -63,6 +63,12 @@ def _series(policy: str, tally: dict[str, Any]) -> Iterator[Metric]:
     for *labels, count in tally["requests"]:
         requests.add_metric([policy, *labels], count)
     yield requests
+    log = CounterMetricFamily(
+        "trimtab_router_decision_log_records", "Records of the decision log.", labels=["policy", "fate"]
+    )
+    for fate, count in tally["log"].items():
+        log.add_metric([policy, fate], count)
+    yield log
     inflight = GaugeMetricFamily("trimtab_router_inflight_requests", "Open requests.", labels=["policy", "tier"])
     for tier, counts in tiers.items():
         inflight.add_metric([policy, tier], counts["inflight"])

@@ -36,6 +36,11 @@ class Options:
     stall_seconds: float = 120.0
     """A client that reads nothing for this long is gone."""
 
+    decision_log: str = ""
+    """Folder of the decision log, `-` for standard output, empty for none."""
+    decision_log_bytes: int = 512 * MIB
+    """Bound on the folder."""
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the worker's command line."""
         return dataclasses.asdict(self)

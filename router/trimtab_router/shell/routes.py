@@ -3,10 +3,11 @@
 import logging
 import re
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
+from trimtab_router.core.decisions import feedback, read_feedback
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.facts import Route
 from trimtab_router.core.ladder import Ladder
@@ -114,12 +115,27 @@ def _model_entry(name: str) -> dict[str, str | int]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "trimtab"}
 
 
-def _ask(host: Host, request: Request, route: Route | None) -> Ask:
+def _feedback(host: Host, client: ClientConnection, request: Request) -> None:
+    told = read_feedback(_body(request))
+    if host.log is None:
+        message = "path: this router keeps no decision log; start it with --decision-log (router.decisionLog)"
+        raise ApiError(404, message, code="no_decision_log")
+    if not host.log.put(feedback(told, host.log.clock())):
+        message = "path: the decision log is full for the moment; send it again"
+        raise ApiError(503, message, code="log_full", retry_after_seconds=1)
+    client.respond(202, orjson.dumps({"request_id": told.request_id, "score": told.score}))
+
+
+def _body(request: Request) -> dict[str, Any]:
     encoding = request.headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         shown = encoding[:40].decode("latin-1")
         raise ApiError(415, f"content-encoding: {shown} is not supported; send the body as it is", code="unsupported")
-    body = parse_body(request.body())
+    return parse_body(request.body())
+
+
+def _ask(host: Host, request: Request, route: Route | None) -> Ask:
+    body = _body(request)
     route = route or ("completions" if "prompt" in body and "messages" not in body else "chat")
     return understand(body, request.options, _ladder(host), route=route)
 
@@ -178,5 +194,6 @@ _ROUTES: Final[dict[bytes, tuple[str, _Handler]]] = {
     b"/v1/completions": ("POST", _completions),
     b"/v1/models": ("GET", _models),
     b"/v1/explain": ("POST", _explain),
+    b"/v1/feedback": ("POST", _feedback),
     b"/healthz": ("GET", _health),
 }

@@ -15,6 +15,7 @@ from dataclasses import replace
 import orjson
 import uvicorn
 
+from trimtab_router.shell import decisionlog
 from trimtab_router.shell.admin import admin_app
 from trimtab_router.shell.fleet import SILENT_SECONDS, Fleet
 from trimtab_router.shell.options import Options
@@ -54,6 +55,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Runs until a signal; 0 after a drain, 1 when workers cannot live. Raises StartError."""
+        self._check_log()
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an open stream is two sockets
         loop = asyncio.get_running_loop()
@@ -82,6 +84,15 @@ class Supervisor:
         await asyncio.wait([serving, watching], timeout=GRACE_SECONDS)
         data.close()
         return 1 if self._failed else 0
+
+    def _check_log(self) -> None:
+        try:
+            decisionlog.check(self._options.decision_log or decisionlog.STDOUT)
+        except OSError as error:
+            where = self._options.decision_log
+            raise StartError(
+                f"--decision-log: {where} cannot be written ({error.strerror}); choose a folder"
+            ) from error
 
     def _on_stop(self) -> None:
         """Drains; a second signal ends at once."""

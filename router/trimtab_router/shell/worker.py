@@ -12,6 +12,7 @@ from trimtab_router.core.ladder import Ladder
 from trimtab_router.core.tally import Tally
 from trimtab_router.shell.batch import Batch, Scorer
 from trimtab_router.shell.config import ConfigFile
+from trimtab_router.shell.decisionlog import DecisionLog
 from trimtab_router.shell.endpoints import Directory
 from trimtab_router.shell.exchange import Exchange
 from trimtab_router.shell.options import Options
@@ -36,10 +37,12 @@ class Worker:
         *,
         clock: Callable[[], float] = time.perf_counter,
         directory: Directory | None = None,
+        log: DecisionLog | None = None,
     ) -> None:
         self.options = options
         self.tally = Tally()
         self.directory = directory or Directory()
+        self.log = log
         self.config = ConfigFile(options.config, self._configure)
         self.ladder: Ladder | None = None
         self.draining = False
@@ -90,6 +93,8 @@ class Worker:
 
     def report(self) -> dict[str, Any]:
         """What the supervisor needs to know."""
+        if self.log is not None:
+            self.tally.log_written, self.tally.log_dropped = self.log.written, self.log.dropped
         return {
             "policy": self.ladder.policy if self.ladder else "",
             "configured": self.ladder is not None,

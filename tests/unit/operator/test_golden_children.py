@@ -137,6 +137,19 @@ def test_a_pod_may_drain_before_it_is_killed():
     assert router["terminationGracePeriodSeconds"] > drain + container["lifecycle"]["preStop"]["sleep"]["seconds"]
 
 
+def test_a_policy_may_ask_its_routers_for_the_decision_log():
+    def command(**changes: Any) -> list[str]:
+        policy = load(policy_manifest(spec__tiers=[{"name": "high", "poolRef": {"name": "high"}}], **changes))
+        assert isinstance(policy, RoutingPolicy)
+        pool = load_pool(POOLS["everything"])
+        objects = policy_objects(policy, compile_config(policy, {"high": pool}), SETTINGS)
+        (router,) = [m for m in objects if m["kind"] == "Deployment"]
+        return list(router["spec"]["template"]["spec"]["containers"][0]["command"])
+
+    assert "--decision-log" not in command()
+    assert command(spec__router={"decisionLog": "Stdout"})[-2:] == ["--decision-log", "-"]
+
+
 def test_a_slow_start_has_half_an_hour():
     spec, _ = pod_specs()
     probe = spec["containers"][0]["startupProbe"]

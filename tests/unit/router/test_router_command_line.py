@@ -20,6 +20,10 @@ BAD = {
     "no worker": (["--config", "x", "--workers", "0"], "'0' is not a whole number from 1 to 1024"),
     "a word": (["--config", "x", "--idle-seconds", "soon"], "'soon' is not a number of seconds from 0 to 86400"),
     "negative": (["--config", "x", "--drain-seconds=-1"], "'-1' is not a number of seconds from 0 to 86400"),
+    "a small log": (
+        ["--config", "x", "--decision-log-mib", "7"],
+        "'7' is not a whole number of MiB from 8 to 1048576",
+    ),
     "another model": (["--config", "x", "--classifier", "big"], "invalid choice: 'big'"),
 }
 
@@ -34,7 +38,7 @@ def test_a_wrong_option_is_named(capsys, argv, message):
 
 def test_options_are_what_was_given():
     argv = "--config f --listen [::1]:0 --admin 0.0.0.0:9 --workers 3 --classifier off --first-byte-seconds 2.5"
-    found = options([*argv.split(), "--max-body-mib", "2"])
+    found = options([*argv.split(), "--max-body-mib", "2", "--decision-log", "-", "--decision-log-mib", "9"])
     assert found == Options(
         config="f",
         host="::1",
@@ -45,6 +49,8 @@ def test_options_are_what_was_given():
         classifier=False,
         first_byte_seconds=2.5,
         max_body_bytes=2 * 1024 * 1024,
+        decision_log="-",
+        decision_log_bytes=9 * 1024 * 1024,
     )
     assert Options(**found.as_dict()) == found
 
@@ -80,7 +86,17 @@ def test_the_admin_port_says_what_the_fleet_says():
     report = {"configured": True, "policy": "a/b", "hash": "h", "pools": {}, "valid": True}
     fleet.started(7, 0.0)
     fleet.heard(
-        7, {**report, "tally": {"tiers": {}, "requests": [], "decisions": {"counts": [0] * 12, "total": 0}}}, 1.0
+        7,
+        {
+            **report,
+            "tally": {
+                "tiers": {},
+                "requests": [],
+                "decisions": {"counts": [0] * 12, "total": 0},
+                "log": {"written": 0, "dropped": 0},
+            },
+        },
+        1.0,
     )
     health, ready, metrics = asyncio.run(ask())
     assert (health.text, ready.text) == ("ok\n", "ok\n")
