@@ -1,6 +1,7 @@
 """Areas, thresholds and intervals; definitions of RouteLLM (arXiv 2406.18665) where it has them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,8 +10,30 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
+Curve = list[tuple[float, float]]
+
 RESAMPLES: Final = 400
 _SHARES: Final = np.linspace(0, 1, 11)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Cost and quality by method, for a plot."""
+
+    x: str
+    y: str
+    curves: dict[str, Curve]
+    point: tuple[float, float] | None = None
+    """Where the router works: the operating point that was fixed beforehand."""
+    level: float | None = None
+    """Quality that has to be kept."""
+
+
+def shared_curve(score: Doubles, weak: Doubles, strong: Doubles) -> Curve:
+    """Accuracy over the share of queries that go to the strong model, in steps of 2.5 %."""
+    shares = np.linspace(0, 1, 41)
+    accuracy = accuracy_by_share(score, weak, strong, shares)
+    return [(float(x), float(y)) for x, y in zip(shares, accuracy, strict=True)]
 
 
 def accuracy_by_share(score: Doubles, weak: Doubles, strong: Doubles, shares: Doubles) -> Doubles:

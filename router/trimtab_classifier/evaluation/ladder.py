@@ -4,13 +4,14 @@ Quality of every option is predicted as class table + a regression of what the c
 table alone. The price of quality is chosen by folds inside the rows to learn from and then applied once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab_classifier.evaluation import curves
+from trimtab_classifier.evaluation import curves, rivals
 from trimtab_classifier.evaluation.learners import Fitted, by_length, class_table
 from trimtab_classifier.evaluation.result import Result
 from trimtab_classifier.evaluation.splits import Split, folds
@@ -38,11 +39,32 @@ class Problem:
     label: Rows
     quality: Doubles
     cost: Doubles
+    weight: Doubles | None = None
+    """How often each row comes; all alike when absent."""
+
+    def mean(self, values: Doubles, rows: Rows) -> Doubles:
+        """Mean of `values`, one entry or line for each of `rows`, by how often they come."""
+        return np.asarray(np.average(values, axis=0, weights=None if self.weight is None else self.weight[rows]))
 
     @property
     def classes(self) -> int:
         """How many classes there are."""
         return int(self.label.max()) + 1
+
+
+Reference = Callable[[Problem, Rows], int]
+"""The single option that a router is measured against, found on the rows to learn from."""
+
+
+def best_single(problem: Problem, learn: Rows) -> int:
+    """The most accurate option."""
+    return int(problem.mean(problem.quality[learn], learn).argmax())
+
+
+def dearest(problem: Problem, learn: Rows) -> int:
+    """The option with the highest price; of several the most accurate."""
+    cost, quality = problem.mean(problem.cost[learn], learn), problem.mean(problem.quality[learn], learn)
+    return int(np.where(cost >= cost.max() * (1 - 1e-9), quality, -np.inf).argmax())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +87,13 @@ def predict(problem: Problem, split: Split) -> dict[str, Expected]:
     tokens = np.stack([fitted.tokens_only(problem.quality[:, option], _BASELINE_PENALTY) for option in options], axis=1)
     by_class = posterior @ table
     length = (by_length(problem.texts, y, split.learn, split.judge) for y in (problem.quality, problem.cost))
+    published = rivals.options(fitted, problem.quality, problem.cost)
     return {
         OURS: Expected(by_class + TEXT_SHARE * text, cost),
         "prompt length": Expected(*length),
         "class table": Expected(by_class, cost),
         "TF-IDF": Expected(tokens, np.broadcast_to(problem.cost[split.learn].mean(axis=0), tokens.shape)),
-    }
+    } | {method: Expected(*pair) for method, pair in published.items()}
 
 
 def choose(expected: Expected, price: float, unit: float) -> Rows:
@@ -86,14 +109,23 @@ def operating_price(expected: Expected, problem: Problem, split: Split, unit: fl
     best, found, rows = np.inf, 0.0, split.learn
     for price in _PRICES:
         option = choose(expected, float(price), unit)
-        accuracy, cost = problem.quality[rows, option].mean(), problem.cost[rows, option].mean()
+        accuracy = float(problem.mean(problem.quality[rows, option], rows))
+        cost = float(problem.mean(problem.cost[rows, option], rows))
         if accuracy >= target and cost < best:
             best, found = cost, float(price)
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """What every method expects: of the rows to learn from, each without its own fold, and of the judged rows."""
+
+    split: Split
+    tuned: dict[str, Expected]
+    final: dict[str, Expected]
+
+
 def _out_of_fold(problem: Problem, split: Split) -> dict[str, Expected]:
-    """Predictions for the rows to learn from, each made without its own fold."""
     found: dict[str, Expected] = {}
     for inner in folds(problem.texts, split.learn, INNER_FOLDS, "inner"):
         for method, part in predict(problem, inner).items():
@@ -103,53 +135,92 @@ def _out_of_fold(problem: Problem, split: Split) -> dict[str, Expected]:
     return {method: Expected(e.quality[split.learn], e.cost[split.learn]) for method, e in found.items()}
 
 
-def route(problem: Problem, split: Split, allowance: float) -> dict[str, Rows]:
-    """Options for the judged rows by every method; operating points come from folds inside the rows to learn from."""
-    unit = float(problem.cost[split.learn].mean(axis=0).max())
-    target = float(problem.quality[split.learn].mean(axis=0).max()) - allowance
-    tuned, final = _out_of_fold(problem, split), predict(problem, split)
-    prices = {method: operating_price(e, problem, split, unit, target) for method, e in tuned.items()}
-    return {method: choose(final[method], price, unit) for method, price in prices.items()}
+def plans(problem: Problem, split: Split) -> Plans:
+    """Predictions by every method; independent of weights, reference and allowance."""
+    return Plans(split, _out_of_fold(problem, split), predict(problem, split))
 
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Quality and cost per judged row, of a router and of the best single option."""
+    """Quality, cost and weight per judged row, of a router and of the single option it is measured against."""
 
     quality: Doubles
     cost: Doubles
     single_quality: Doubles
     single_cost: Doubles
+    weight: Doubles
 
     def share(self, rows: Rows | slice = slice(None)) -> float:
-        """Cost over that of the best single option."""
-        return float(self.cost[rows].sum() / self.single_cost[rows].sum())
+        """Cost over that of the single option."""
+        weight = self.weight[rows]
+        return float((weight * self.cost[rows]).sum() / (weight * self.single_cost[rows]).sum())
 
     def difference(self, rows: Rows | slice = slice(None)) -> float:
-        """Accuracy minus that of the best single option."""
-        return float(self.quality[rows].mean() - self.single_quality[rows].mean())
+        """Accuracy minus that of the single option."""
+        return float(np.average(self.quality[rows] - self.single_quality[rows], weights=self.weight[rows]))
 
 
-def _routed(problem: Problem, splits: list[Split], allowance: float) -> dict[str, Routed]:
-    parts: dict[str, list[tuple[Doubles, ...]]] = {}
-    for split in splits:
-        single = int(problem.quality[split.learn].mean(axis=0).argmax())
-        judge = split.judge
-        alone = (problem.quality[judge, single], problem.cost[judge, single])
-        for method, option in route(problem, split, allowance).items():
-            chosen = (problem.quality[judge, option], problem.cost[judge, option])
-            parts.setdefault(method, []).append((*chosen, *alone))
-    return {
-        method: Routed(*(np.concatenate(column) for column in zip(*part, strict=True)))
-        for method, part in parts.items()
-    }
+def unit_cost(problem: Problem, learn: Rows) -> float:
+    """The dearest option's mean cost: what prices of quality are counted in."""
+    return float(problem.mean(problem.cost[learn], learn).max())
 
 
-def random_mix(problem: Problem, judged: Rows, target: float) -> float:
+def route(problem: Problem, planned: Plans, allowance: float, reference: Reference = best_single) -> dict[str, Rows]:
+    """Options for the judged rows by every method; operating points come from folds inside the rows to learn from."""
+    split = planned.split
+    unit = unit_cost(problem, split.learn)
+    single = problem.quality[split.learn, reference(problem, split.learn)]
+    target = float(problem.mean(single, split.learn)) - allowance
+    prices = {method: operating_price(e, problem, split, unit, target) for method, e in planned.tuned.items()}
+    return {method: choose(planned.final[method], price, unit) for method, price in prices.items()}
+
+
+def outcome(problem: Problem, split: Split, option: Rows, reference: Reference = best_single) -> Routed:
+    """What the chosen options of the judged rows lead to, beside the reference."""
+    rows, single = split.judge, reference(problem, split.learn)
+    alone = (problem.quality[rows, single], problem.cost[rows, single])
+    weight = np.ones(len(rows)) if problem.weight is None else problem.weight[rows]
+    return Routed(problem.quality[rows, option], problem.cost[rows, option], *alone, weight)
+
+
+def joined(parts: list[Routed]) -> Routed:
+    """The parts as one."""
+    names = ("quality", "cost", "single_quality", "single_cost", "weight")
+    return Routed(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def routed(
+    problem: Problem, planned: list[Plans], allowance: float, reference: Reference = best_single
+) -> dict[str, Routed]:
+    """Outcome of every method over all judged rows."""
+    parts: dict[str, list[Routed]] = {}
+    for plan in planned:
+        for method, option in route(problem, plan, allowance, reference).items():
+            parts.setdefault(method, []).append(outcome(problem, plan.split, option, reference))
+    return {method: joined(part) for method, part in parts.items()}
+
+
+def frontier(problem: Problem, planned: list[Plans], reference: Reference = best_single) -> dict[str, curves.Curve]:
+    """Cost over that of the reference and accuracy by every method, the price of quality swept; for pictures only."""
+    found: dict[str, curves.Curve] = {}
+    for method in planned[0].final:
+        for price in _PRICES[::3]:
+            parts = []
+            for plan in planned:
+                option = choose(plan.final[method], float(price), unit_cost(problem, plan.split.learn))
+                parts.append(outcome(problem, plan.split, option, reference))
+            whole = joined(parts)
+            accuracy = float(np.average(whole.quality, weights=whole.weight))
+            found.setdefault(method, []).append((whole.share(), accuracy))
+    return found
+
+
+def random_mix(problem: Problem, judged: Rows, target: float, single: int | None = None) -> float:
     """Cost share of the cheapest blind mix of two options that reaches `target` on average; at most 1."""
-    quality, cost = problem.quality[judged].mean(axis=0), problem.cost[judged].mean(axis=0)
-    best = float(cost[int(quality.argmax())])
-    mixes = [best]
+    quality = problem.mean(problem.quality[judged], judged)
+    cost = problem.mean(problem.cost[judged], judged)
+    best = float(cost[int(quality.argmax()) if single is None else single])
+    mixes = [best, *(float(c) for q, c in zip(quality, cost, strict=True) if q >= target)]
     for low in range(len(cost)):
         for high in range(len(cost)):
             if quality[low] < target <= quality[high]:
@@ -158,20 +229,43 @@ def random_mix(problem: Problem, judged: Rows, target: float) -> float:
     return min(mixes) / best
 
 
-def judge(name: str, bar: float, problem: Problem, splits: list[Split], allowance: float) -> Result:
+def best_mix(problem: Problem, judged: Rows, spent: float) -> float:
+    """Accuracy of the best blind mix of two options at the mean cost `spent`: what a router has to beat."""
+    quality = problem.mean(problem.quality[judged], judged)
+    cost = problem.mean(problem.cost[judged], judged)
+    found = [float(q) for q, c in zip(quality, cost, strict=True) if c <= spent]
+    for low in range(len(cost)):
+        for high in range(len(cost)):
+            if cost[low] < spent < cost[high]:
+                share = (spent - cost[low]) / (cost[high] - cost[low])
+                found.append(float(quality[low] + share * (quality[high] - quality[low])))
+    return max(found, default=float(quality[int(cost.argmin())]))
+
+
+def judge(name: str, bar: float, problem: Problem, planned: list[Plans], allowance: float) -> Result:
     """Cost share of the router at the accuracy of the best single option minus `allowance`, with baselines."""
-    routed = _routed(problem, splits, allowance)
-    ours = routed.pop(OURS)
-    judged = np.concatenate([split.judge for split in splits])
+    everything = routed(problem, planned, allowance)
+    ours = everything.pop(OURS)
+    judged = np.concatenate([plan.split.judge for plan in planned])
     low, high = curves.interval(ours.share, len(judged))
     target = float(ours.single_quality.mean()) - allowance
     baselines = {"best single": 1.0, "random mix": random_mix(problem, judged, target)}
-    baselines |= {method: other.share() for method, other in routed.items()}
-    differences = {OURS: ours.difference()} | {method: other.difference() for method, other in routed.items()}
+    baselines |= {method: other.share() for method, other in everything.items()}
+    differences = {OURS: ours.difference()} | {method: other.difference() for method, other in everything.items()}
     details = {
         "allowance": allowance,
         "accuracy_kept": ours.difference() >= -allowance,
         "accuracy_difference": differences,
         "accuracy_difference_interval": list(curves.interval(ours.difference, len(judged))),
+        "over_random_mix": float(ours.quality.mean()) - best_mix(problem, judged, float(ours.cost.mean())),
     }
-    return Result(name, ours.share(), low, high, len(judged), baselines, bar, higher=False, details=details)
+    picture = curves.Picture(
+        x="cost over that of the best single option",
+        y="accuracy",
+        curves=frontier(problem, planned),
+        point=(ours.share(), float(ours.quality.mean())),
+        level=target,
+    )
+    return Result(
+        name, ours.share(), low, high, len(judged), baselines, bar, higher=False, details=details, picture=picture
+    )

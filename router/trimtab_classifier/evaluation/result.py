@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trimtab_classifier.evaluation.curves import Picture
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -18,17 +20,21 @@ class Result:
     bar: float | None = None
     higher: bool = True
     details: dict[str, Any] = field(default_factory=dict)
+    picture: Picture | None = None
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is reached; None without one."""
+        """Whether the bar is reached, and with it the accuracy that the figure asks for; None without a bar."""
         if self.bar is None:
             return None
+        if not self.details.get("accuracy_kept", True):
+            return False
         return self.value >= self.bar if self.higher else self.value <= self.bar
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, rounded; NaN becomes null."""
         found: dict[str, Any] = _plain(asdict(self))
+        del found["picture"]
         return found | {"met": self.met}
 
 

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab_classifier.evaluation import curves
+from trimtab_classifier.evaluation import curves, rivals
 from trimtab_classifier.evaluation.learners import Fitted, class_table, encode
 from trimtab_classifier.evaluation.result import Result
 from trimtab_classifier.evaluation.splits import Folders, Split, Table, load
@@ -30,9 +30,11 @@ def _halves(splits: list[Split], domain: NDArray[np.str_]) -> list[Split]:
     return [split for split in found if len(split.learn) and len(split.judge)]
 
 
-def _scores(raw: Inputs, split: Split, gain: Doubles, domain: NDArray[np.intp], *, known: bool) -> dict[str, Doubles]:
+def _scores(
+    raw: Inputs, split: Split, weak: Doubles, strong: Doubles, domain: NDArray[np.intp], *, known: bool
+) -> dict[str, Doubles]:
     """Scores of the judged rows; the table of domains is asked only where their domains are `known`."""
-    fitted = Fitted.of(raw, split.learn, split.judge)
+    fitted, gain = Fitted.of(raw, split.learn, split.judge), strong - weak
     classes = int(domain.max()) + 1
     table = class_table(domain[split.learn], gain[split.learn, None], classes, shrink=25.0)
     by_class = np.asarray(fitted.posterior(domain, classes) @ table, np.float64)[:, 0]
@@ -41,7 +43,7 @@ def _scores(raw: Inputs, split: Split, gain: Doubles, domain: NDArray[np.intp], 
         "trimtab": curves.ranks(regression) + (curves.ranks(by_class) if known else 0.0),
         "class table": by_class,
         "TF-IDF gain": fitted.tokens_only(gain, _BASELINE_PENALTY),
-    }
+    } | rivals.gains(fitted, weak, strong)
 
 
 def _judge(name: str, bar: float, table: Table, raw: Inputs, splits: list[Split], *, known: bool) -> Result:
@@ -50,7 +52,7 @@ def _judge(name: str, bar: float, table: Table, raw: Inputs, splits: list[Split]
     _, domain = np.unique(table.column(lambda row: row["domain"]), return_inverse=True)
     parts: dict[str, list[Doubles]] = {}
     for split in splits:
-        scores = _scores(raw, split, strong - weak, domain, known=known)
+        scores = _scores(raw, split, weak, strong, domain, known=known)
         scores["prompt length"] = np.log1p([len(table.texts[row]) for row in split.judge])
         for method, score in scores.items():
             parts.setdefault(method, []).append(curves.ranks(score))
@@ -62,7 +64,9 @@ def _judge(name: str, bar: float, table: Table, raw: Inputs, splits: list[Split]
     low, high = curves.interval(lambda rows: curves.apgr(ours[rows], weak[rows], strong[rows]), len(ours))
     baselines = {"random mix": 0.5} | {method: v for method, v in value.items() if method != "trimtab"}
     details = {"weak": float(weak.mean()), "strong": float(strong.mean())}
-    return Result(name, value["trimtab"], low, high, len(ours), baselines, bar, details=details)
+    lines = {method: curves.shared_curve(score, weak, strong) for method, score in all_scores.items()}
+    picture = curves.Picture("share of queries that go to the strong model", "accuracy", lines)
+    return Result(name, value["trimtab"], low, high, len(ours), baselines, bar, details=details, picture=picture)
 
 
 def run(folders: Folders) -> list[Result]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -6,10 +7,12 @@ import pytest
 
 from support import labelled
 from trimtab_classifier import __main__ as command
-from trimtab_classifier.evaluation import difficulty, familiar, ladder, ladders, run, splits, two_tier
+from trimtab_classifier.evaluation import difficulty, familiar, ladder, ladders, rivals, run, splits, two_tier
 from trimtab_classifier.evaluation.learners import by_length, class_table, encode
 from trimtab_classifier.evaluation.splits import Folders, Split
 from trimtab_classifier.network import Recipe
+
+PUBLISHED = (rivals.SIMILARITY, rivals.FACTORS, rivals.CLUSTERS, rivals.HYBRID)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def test_the_two_tier_figures_have_all_baselines(folder):
     assert (inside.id, unseen.id) == ("mmlu.apgr.in_domain", "mmlu.apgr.unseen_domain")
     assert inside.n == unseen.n == 120
     assert inside.value > 0.5
-    assert set(inside.baselines) == {"random mix", "class table", "TF-IDF gain", "prompt length"}
+    assert set(inside.baselines) == {"random mix", "class table", "TF-IDF gain", "prompt length", *PUBLISHED}
 
 
 def test_the_ladder_takes_the_cheap_model_where_it_is_enough(folder, other):
@@ -76,7 +79,8 @@ def test_the_ladder_takes_the_cheap_model_where_it_is_enough(folder, other):
     assert result.n == 60
     assert result.value < 0.7
     assert result.details["accuracy_kept"]
-    assert set(result.baselines) == {"best single", "random mix", "prompt length", "class table", "TF-IDF"}
+    expected = {"best single", "random mix", "prompt length", "class table", "TF-IDF", *PUBLISHED}
+    assert set(result.baselines) == expected
 
 
 def test_only_the_task_that_needs_it_gets_a_chain_of_thought(folder, other):
@@ -140,7 +144,7 @@ def test_a_target_out_of_reach_takes_the_best_quality():
 
 
 @pytest.mark.parametrize(
-    ("target", "share"), [(0.75, 0.55), (1.0, 1.0), (0.4, 1.0)], ids=["middle", "top", "below-all"]
+    ("target", "share"), [(0.75, 0.55), (1.0, 1.0), (0.4, 0.1)], ids=["middle", "top", "below-all"]
 )
 def test_a_blind_mix_pays_in_proportion(target, share):
     p = problem([[1, 1], [0, 1]], [[1, 10], [1, 10]])
@@ -176,3 +180,21 @@ def test_the_command_knows_every_part():
 def test_bad_folders_are_named(arguments, message, tmp_path, capsys):
     assert command.main(["eval", *(a.format(tmp=tmp_path) for a in arguments)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_dearest_option_is_the_more_accurate_of_those_with_the_top_price():
+    p = problem([[1, 0, 1], [0, 0, 1]], [[1, 9, 9], [1, 9, 9]])
+    assert ladder.dearest(p, np.arange(2)) == 2
+
+
+def test_weights_move_what_is_kept_and_what_is_paid():
+    p = dataclasses.replace(problem([[1, 1], [0, 1]], [[1, 9], [1, 9]]), weight=np.array([3.0, 1.0]))
+    outcome = ladder.outcome(p, Split(np.arange(2), np.arange(2)), np.array([0, 1]))
+    assert outcome.share() == pytest.approx((3 * 1 + 9) / (4 * 9))
+    assert ladder.outcome(p, Split(np.arange(2), np.arange(2)), np.array([0, 0])).difference() == pytest.approx(-0.25)
+
+
+@pytest.mark.parametrize(("spent", "accuracy"), [(1.0, 0.5), (5.5, 0.75), (10.0, 1.0), (0.5, 0.5)])
+def test_the_best_blind_mix_at_a_cost(spent, accuracy):
+    p = problem([[1, 1], [0, 1]], [[1, 10], [1, 10]])
+    assert ladder.best_mix(p, np.arange(2), spent) == pytest.approx(accuracy)
