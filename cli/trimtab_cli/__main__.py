@@ -69,9 +69,9 @@ COMMANDS = (
     ),
     Command(
         "classifier",
-        "train or evaluate the query classifier",
-        "trimtab classifier --help",
-        "trimtab_classifier.__main__",
+        "train or evaluate the query classifier; fit a policy's class table to its decision log",
+        "trimtab classifier fit --help",
+        "trimtab_cli.classifier",
         "router,train",
     ),
     Command(

@@ -8,6 +8,7 @@ import openai
 
 from support.engines import simulated_engine
 from support.routers import router_process, wait_until
+from trimtab_router.core.journal import read
 
 
 def document(address: str) -> dict[str, object]:
@@ -56,6 +57,7 @@ def test_two_workers_write_what_clients_asked_and_said(tmp_path: Path):
         assert sorted(str(r["request_id"]) for r in found if r["kind"] == "feedback") == sorted(ids)
         assert {r["outcome"] for r in found if r["kind"] == "decision"} == {"ok"}
         assert secret not in json.dumps(found)
+        assert read(map(json.dumps, found), "default/log").judged == 6
 
 
 def test_standard_output_is_a_line_each(tmp_path: Path):

@@ -1,8 +1,13 @@
 """The wire document compiled for decisions: tiers in order, look-ups by name, thresholds as numbers."""
 
 from dataclasses import dataclass
+from math import sqrt
+from typing import Final
 
 from trimtab_crds.wire import ClassConfig, ManualConfig, PoolConfig, RouterConfig
+
+_MOST_GAIN: Final = 0.4
+"""Gain that is worth a step however cheap answers shall be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,13 @@ def gain_threshold(quality: int) -> float:
         return float("inf")
     if quality >= 100:
         return float("-inf")
-    return 0.4 * ((100 - quality) / 100) ** 2
+    return _MOST_GAIN * ((100 - quality) / 100) ** 2
+
+
+def quality_of(threshold: float) -> int:
+    """The knob, 1-99, whose `gain_threshold` is nearest to `threshold`."""
+    share = sqrt(min(max(threshold, 0.0), _MOST_GAIN) / _MOST_GAIN)
+    return min(99, max(1, round(100 * (1 - share))))
 
 
 def _graded(config: RouterConfig) -> list[bool]:

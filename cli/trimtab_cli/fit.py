@@ -1,0 +1,272 @@
+"""`trimtab classifier fit`: a policy's class table and quality knob, refitted to what its routers logged.
+
+Shows old and new side by side. Nothing is written unless `--write` names a file, and what is written changes nothing
+until somebody applies it.
+"""
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trimtab_cli.errors import UsageError
+from trimtab_cli.files import Document, read_documents
+from trimtab_crds.load import SpecInvalid, load
+from trimtab_crds.routingpolicy import RoutingPolicy
+from trimtab_router.core.fit import MIN_JUDGED, ClassLine, Estimate, Option, Proposal, propose, step_gain
+from trimtab_router.core.journal import Journal, read
+from trimtab_router.core.ladder import quality_of
+from trimtab_router.core.outcomes import wilson
+
+Manifest = dict[str, Any]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the proposal, and write it where asked; exit status 0."""
+    args = _arguments(argv)
+    document = _policy(args.policy) if args.policy else None
+    if args.write and document is None:
+        raise UsageError("--write: needs --policy FILE, the RoutingPolicy that is to be changed")
+    key = f"{document.namespace}/{document.name}" if document else None
+    journal = read(_lines(args.sources), key)
+    _need(journal, key)
+    proposal = propose(journal.observations, may_lose=args.may_lose / 100, min_judged=args.min_judged)
+    refitted = _refit(document.manifest, proposal) if document else None
+    knobs = None if document is None or refitted is None else (_quality(document.manifest), _quality(refitted))
+    if args.output == "json":
+        sys.stdout.write(json.dumps(_as_dict(journal, proposal, knobs), indent=2, ensure_ascii=False) + "\n")
+    else:
+        _print(journal, proposal, knobs)
+    if args.write:
+        _write(Path(args.write), refitted or {})
+    return 0
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="trimtab classifier fit",
+        description="Refit a policy's class table and quality knob to the decision log of its routers, with feedback.",
+        epilog="example: trimtab classifier fit --from decisions/ --policy policy.yaml --write refitted.yaml",
+    )
+    parser.add_argument(
+        "--from",
+        dest="sources",
+        metavar="PATH",
+        action="append",
+        required=True,
+        help="a file or folder of decision logs, - for standard input (kubectl logs); may be given again",
+    )
+    parser.add_argument("--policy", metavar="FILE", help="the RoutingPolicy that wrote the log; others' lines are left")
+    parser.add_argument(
+        "--may-lose",
+        type=_points,
+        default=0.0,
+        metavar="POINTS",
+        help="percentage points of right answers that may be lost for cost; negative asks for better ones (default: 0)",
+    )
+    parser.add_argument(
+        "--min-judged",
+        type=_count,
+        default=MIN_JUDGED,
+        metavar="N",
+        help=f"judged answers of a class and arm before it can be proposed (default: {MIN_JUDGED})",
+    )
+    parser.add_argument("--write", metavar="FILE", help="write the changed policy to this file, ready to apply")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="default: table")
+    return parser.parse_args(argv)
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 101.0
+    if not -100 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of percentage points from -100 to 100")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _policy(path: str) -> Document:
+    """The one RoutingPolicy of the file, valid."""
+    found = [d for d in read_documents([path]) if d.kind == "RoutingPolicy"]
+    if len(found) != 1:
+        raise UsageError(f"--policy {path}: {len(found)} RoutingPolicies in it; give a file with exactly one")
+    try:
+        load(found[0].manifest)
+    except SpecInvalid as error:
+        raise UsageError(f"{found[0].where}: RoutingPolicy {found[0].name}: {'; '.join(error.problems)}") from None
+    return found[0]
+
+
+def _lines(sources: Sequence[str]) -> Iterator[str]:
+    for source in sources:
+        if source == "-":
+            yield from sys.stdin
+            continue
+        path = Path(source)
+        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        if not files:
+            raise UsageError(f"--from {source}: the folder has no .jsonl file; name the router's --decision-log folder")
+        for file in files:
+            try:
+                with file.open(encoding="utf-8", errors="replace") as handle:
+                    yield from handle
+            except OSError as error:
+                raise UsageError(f"--from {file}: cannot be read: {error.strerror}") from None
+
+
+def _need(journal: Journal, key: str | None) -> None:
+    skipped = journal.skipped.words()
+    of = f" of policy {key}" if key else ""
+    if not journal.observations:
+        raise UsageError(f"--from: no decision{of} that the classifier scored ({skipped or 'no line at all'})")
+    if not journal.judged:
+        raise UsageError(
+            f"--from: {len(journal.observations)} decisions{of} but no feedback on them; send POST /v1/feedback "
+            "with the x-request-id of answers"
+        )
+    if not any(o.cost for o in journal.observations):
+        raise UsageError(
+            "--from: every cost is 0: the pools' capacity was unknown; set model.shape and accelerator on the pools"
+        )
+
+
+def _quality(manifest: Manifest) -> int:
+    policy = load(manifest)
+    return policy.spec.quality if isinstance(policy, RoutingPolicy) else 0
+
+
+def _refit(manifest: Manifest, proposal: Proposal) -> Manifest:
+    """The policy with new lines for the classes that change, and a knob that asks the same price everywhere."""
+    out = copy.deepcopy(manifest)
+    out.pop("status", None)
+    spec = out["spec"]
+    tiers = {tier["name"]: tier for tier in spec["tiers"]}
+    rules = {rule["name"]: rule for rule in spec.get("classes") or []}
+    for line in proposal.lines:
+        if line.changes and line.proposed.arm is not None and line.proposed.arm.tier in tiers:
+            rules[line.name] = _rule(line.name, line.proposed, tiers[line.proposed.arm.tier], rules.get(line.name))
+    if rules:
+        spec["classes"] = list(rules.values())
+    threshold = step_gain(proposal, list(tiers))
+    if threshold is not None and any(line.changes for line in proposal.lines):
+        spec["quality"] = quality_of(threshold)
+    return out
+
+
+def _rule(name: str, option: Option, tier: Manifest, old: Manifest | None) -> Manifest:
+    """A class line; its budget is said where it is not the tier's own."""
+    assert option.arm is not None  # noqa: S101 - the caller has looked
+    rule: Manifest = {"name": name, "tier": tier["name"]}
+    own = tier.get("budget") or {}
+    before = (old or {}).get("budget") or {}
+    thinking = option.arm.thinking_tokens
+    if thinking == own.get("thinkingTokens", 0):
+        return rule
+    same = old is not None and old["tier"] == tier["name"] and before.get("thinkingTokens", 0) == thinking
+    output = before.get("outputTokens") if same else own.get("outputTokens")
+    rule["budget"] = {"thinkingTokens": thinking} | ({} if output is None else {"outputTokens": output})
+    return rule
+
+
+def _write(path: Path, manifest: Manifest) -> None:
+    load(manifest)
+    try:
+        path.write_text(yaml.safe_dump(manifest, sort_keys=False, width=110), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--write {path}: cannot be written: {error.strerror}") from None
+    sys.stdout.write(f"wrote {path}; look at it, then: kubectl apply -f {path}\n")
+
+
+def _as_dict(journal: Journal, proposal: Proposal, knobs: tuple[int, int] | None) -> Manifest:
+    return {
+        "decisions": len(journal.observations),
+        "judged": journal.judged,
+        "skipped": journal.skipped.words(),
+        "quality_change": _estimate(proposal.quality),
+        "cost_change": _estimate(proposal.cost),
+        "cost_now": proposal.cost_now,
+        "quality_knob": None if knobs is None else {"now": knobs[0], "proposed": knobs[1]},
+        "classes": [_line_as_dict(line) for line in proposal.lines],
+    }
+
+
+def _line_as_dict(line: ClassLine) -> Manifest:
+    return {
+        "class": line.name,
+        "share": line.share,
+        "decisions": line.decisions,
+        "arms": {str(arm): share for arm, share in line.arms.items()},
+        "now": _option(line.now),
+        "proposed": _option(line.proposed) if line.changes else None,
+        "untried": [str(arm) for arm in line.untried],
+    }
+
+
+def _option(option: Option) -> Manifest:
+    return {
+        "arm": None if option.arm is None else str(option.arm),
+        "judged": option.judged,
+        "right": option.right,
+        "wilson": list(wilson(option.right, option.judged)),
+        "quality": _estimate(option.quality),
+        "cost": _estimate(option.cost),
+    }
+
+
+def _estimate(value: Estimate) -> Manifest:
+    low, high = value.interval()
+    return {"mean": value.mean, "low": low, "high": high}
+
+
+def _print(journal: Journal, proposal: Proposal, knobs: tuple[int, int] | None) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from trimtab_cli.output import console
+
+    out = console()
+    out.print(f"{len(journal.observations)} decisions, {journal.judged} of them judged")
+    if journal.skipped.words():
+        out.print(f"left out: {journal.skipped.words()}")
+    table = Table("class", "share", "now", "right", "cost", "proposed", "right", "cost", box=box.SIMPLE_HEAD)
+    for line in proposal.lines:
+        table.add_row(*_row(line), style="bold" if line.changes else "dim")
+    out.print(table)
+    for line in proposal.lines:
+        if line.untried:
+            arms = ", ".join(map(str, line.untried))
+            out.print(f"{line.name}: too few judged answers on all kinds of its queries to propose {arms}")
+    out.print(f"right answers: {_interval(proposal.quality, 100)} percentage points")
+    out.print(f"cost of a request: {_interval(proposal.cost, 100 / proposal.cost_now)} %")
+    if knobs is not None:
+        out.print(f"quality, for classes without a line: {knobs[0]} now, {knobs[1]} proposed")
+
+
+def _row(line: ClassLine) -> list[str]:
+    now = ", ".join(f"{arm} {share:.0%}" for arm, share in sorted(line.arms.items(), key=lambda item: -item[1])[:3])
+    row = [line.name, f"{line.share:.0%}", now, _share(line.now.quality), f"{line.now.cost.mean:.3g}"]
+    if not line.changes:
+        return [*row, "as now", "", ""]
+    return [*row, str(line.proposed.arm), _share(line.proposed.quality), f"{line.proposed.cost.mean:.3g}"]
+
+
+def _share(value: Estimate) -> str:
+    low, high = value.interval()
+    return f"{value.mean:.2f} ({max(low, 0):.2f}-{min(high, 1):.2f})"
+
+
+def _interval(value: Estimate, scale: float) -> str:
+    low, high = value.interval()
+    return f"{value.mean * scale:+.1f}, 95 % between {low * scale:+.1f} and {high * scale:+.1f}"
