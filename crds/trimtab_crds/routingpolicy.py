@@ -313,7 +313,7 @@ class TierStatus(Status):
     limited_by: str = Field(
         default="",
         description="What keeps it from more: Budget, MaxReplicas, MinReplicas, Cooldown, MissingData, "
-        "UnknownCapacity, BelowGainThreshold, WaitingForGpus, DryRun, Off or nothing.",
+        "UnknownCapacity, BelowGainThreshold, WaitingForGpus, ScalingOwned, DryRun, Off or nothing.",
     )
 
 

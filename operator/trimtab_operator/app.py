@@ -16,6 +16,7 @@ import kopf
 from trimtab_operator.core.kinds import CHILDREN, DEPLOYMENT, POD, POLICY, POOL, Kind
 from trimtab_operator.core.pacing import Pace, Result
 from trimtab_operator.settings import Settings
+from trimtab_operator.shell.autoscalers import EVERY_SECONDS, run_autoscalers
 from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.fleetport import KubernetesFleet
 from trimtab_operator.shell.health import Health
@@ -150,6 +151,8 @@ def _lifecycle(registry: kopf.OperatorRegistry, app: App) -> None:
         namespaces = app.settings.namespaces or (None,)
         resync = run_resync(app.deps, app.health, namespaces, every_seconds=app.settings.resync_seconds)
         tasks.append(asyncio.create_task(resync, name="resync"))
+        autoscalers = run_autoscalers(app.deps, namespaces, every_seconds=EVERY_SECONDS)
+        tasks.append(asyncio.create_task(autoscalers, name="autoscalers"))
 
     async def cleanup(**_: Any) -> None:
         for task in tasks:

@@ -56,8 +56,10 @@ class FakeCluster:
         chosen = (m for (k, ns, _), m in self.objects.items() if k == kind.kind and namespace in (None, ns))
         return [copy.deepcopy(m) for m in chosen if _selected(m, selector)]
 
-    async def apply(self, manifest: Mapping[str, Any], *, manager: str) -> Manifest:
+    async def apply(self, manifest: Mapping[str, Any], *, manager: str, force: bool = True) -> Manifest:
         self._maybe_fail("apply")
+        if not force:
+            self._refuse_conflicts(manifest, manager)
         return self._apply(manifest, manager, status=False)
 
     async def apply_status(self, manifest: Mapping[str, Any], *, manager: str) -> Manifest:
@@ -100,9 +102,13 @@ class FakeCluster:
         self._store(key, old, made)
         return copy.deepcopy(self.objects[key])
 
-    def change(self, kind: Kind, name: str, change: Mapping[str, Any], namespace: str | None = "default") -> None:
-        """Somebody merges fields into an object."""
+    def change(
+        self, kind: Kind, name: str, change: Mapping[str, Any], namespace: str | None = "default", manager: str = ""
+    ) -> None:
+        """Somebody merges fields into an object, under the name of a field manager if it is given."""
         live = copy.deepcopy(self.objects[kind.kind, namespace, name])
+        if manager:
+            self._take_over((kind.kind, namespace, name), manager, live, dict(change), set(_leaves(change)))
         self._store((kind.kind, namespace, name), self.objects[kind.kind, namespace, name], _merged(live, change))
 
     def remove(self, kind: Kind, name: str, namespace: str | None = "default") -> None:
@@ -162,6 +168,16 @@ class FakeCluster:
             if other[:3] == key and other[3] != manager:
                 paths.difference_update(changed)
         self._applied[*key, manager] = fields
+
+    def _refuse_conflicts(self, manifest: Mapping[str, Any], manager: str) -> None:
+        """What the API server answers to an apply without force that would change other managers' fields."""
+        key = (manifest["kind"], manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
+        live = self.objects.get(key, {})
+        for (*owner, other), paths in self._applied.items():
+            changed = [p for p in paths if _value(live, p) != _value(manifest, p) and _value(manifest, p) is not None]
+            if tuple(owner) == key and other != manager and changed:
+                field = ".".join(min(changed))
+                raise ClusterError("apply", 409, f'Apply failed with 1 conflict: conflict with "{other}": .{field}')
 
     def _store(self, key: tuple[str, str | None, str], old: Manifest | None, new: Manifest) -> None:
         if key[0] == DEPLOYMENT.kind:

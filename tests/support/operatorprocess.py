@@ -43,6 +43,11 @@ RULES: list[dict[str, Any]] = [
     },
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "list"]},
+    {
+        "apiGroups": ["autoscaling", "keda.sh"],
+        "resources": ["horizontalpodautoscalers", "scaledobjects"],
+        "verbs": ["list"],
+    },
 ]
 #: Outside of namespaces.
 NODE_RULES: list[dict[str, Any]] = [

@@ -73,6 +73,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]
+# Autoscalers of others, which may drive a pool by its /scale: the rebalancer leaves such pools to them.
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [list]
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [list]
 {{- end -}}
 
 {{/* What it may do outside of namespaces: the NodePools and ComputeClasses of pools in those modes. */}}

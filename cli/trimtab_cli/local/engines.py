@@ -173,8 +173,14 @@ class Engines:
         self._failed.cancel()
 
     def _state(self, name: str) -> PoolState:
-        counts = {phase.value: len(list(self._in(name, phase))) for phase in Phase}
-        return pool_state(self._pools[name], desired=self._desired[name], **counts)
+        counts = {phase: len(list(self._in(name, phase))) for phase in Phase}
+        return pool_state(
+            self._pools[name],
+            desired=self._desired[name],
+            ready=counts[Phase.READY],
+            starting=counts[Phase.STARTING],
+            draining=counts[Phase.DRAINING],
+        )
 
     def _in(self, pool: str, phase: Phase) -> Iterator[Replica]:
         return (replica for replica in self._replicas[pool] if replica.phase is phase)

@@ -1,7 +1,7 @@
 """What all children have in common: metadata, the owner reference, the security of their pods, the digest.
 
 Nothing of the owner's own labels and annotations is copied (tracking ids of GitOps tools on children make those tools
-delete them) except what `COPIED_LABELS` names.
+delete them) except what `COPIED_LABELS` names, and for pods `QUEUE_LABELS`.
 """
 
 import hashlib
@@ -17,6 +17,8 @@ Manifest = dict[str, Any]
 Owner = InferencePool | RoutingPolicy
 
 COPIED_LABELS = ("app.kubernetes.io/part-of",)
+#: By which Kueue queues and admits pods; on a pool they reach its Deployment and pods.
+QUEUE_LABELS = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
 #: How long a pod that ends goes on answering, so that routers and kube-proxy stop sending first.
 PRE_STOP_SECONDS = 5
 
@@ -52,6 +54,11 @@ def labels(*, component: str, instance: str, key: str) -> dict[str, str]:
         names.MANAGED_BY_LABEL: names.MANAGED_BY,
         key: value,
     }
+
+
+def queue_labels(owner: Owner) -> dict[str, str]:
+    """The owner's labels that queue its pods."""
+    return {key: value for key, value in owner.metadata.labels.items() if key in QUEUE_LABELS}
 
 
 def scraped(port: int) -> dict[str, str]:

@@ -15,6 +15,8 @@ STALLED = "Stalled"
 RECIPE_VALID = "RecipeValid"
 NODES_READY = "NodesReady"
 METRICS_AVAILABLE = "MetricsAvailable"
+SCALING_OWNED = "ScalingOwned"
+CHILDREN_OWNED = "ChildrenOwned"
 
 _ABNORMAL = (RECONCILING, STALLED)
 #: The API server refuses longer messages of standard conditions.

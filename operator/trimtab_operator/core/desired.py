@@ -40,17 +40,18 @@ def pool_objects(pool: InferencePool, resolution: Resolution, *, replicas: int |
     """
     name, selector = names.engine_name(pool.metadata.name), pool_selector(pool)
     labels = childmeta.labels(component="engine", instance=pool.metadata.name, key=names.POOL_LABEL)
+    queued = labels | childmeta.queue_labels(pool)
     deployment: Manifest = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": childmeta.metadata(pool, name, labels),
+        "metadata": childmeta.metadata(pool, name, queued),
         "spec": {
             "selector": {"matchLabels": selector},
             # A new replica never starts beside the old one it replaces: GPUs are counted.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": enginepod.STARTUP_SECONDS + enginepod.grace_seconds(pool),
-            "template": enginepod.pod_template(pool, resolution.flags, labels),
+            "template": enginepod.pod_template(pool, resolution.flags, queued),
         },
     }
     service: Manifest = {

@@ -72,6 +72,8 @@ class PoolState:
     ready: int
     starting: int
     draining: int
+    owner: str = ""
+    """The autoscaler that sets the pool's `replicas`, if any; `scaled` is false then."""
 
     @property
     def gpus_held(self) -> int:
@@ -87,9 +89,11 @@ class PoolState:
         return self.gpus_per_replica * (max(self.desired, self.ready + self.starting) + self.draining)
 
 
-def pool_state(pool: InferencePool, *, desired: int, ready: int, starting: int, draining: int) -> PoolState:
-    """The state of a pool with these counts of pods."""
-    spec, scaling = pool.spec, pool.spec.scaling
+def pool_state(
+    pool: InferencePool, *, desired: int, ready: int, starting: int, draining: int, owner: str = ""
+) -> PoolState:
+    """The state of a pool with these counts of pods; one whose `replicas` an autoscaler owns is not scaled by us."""
+    spec, scaling = pool.spec, None if owner else pool.spec.scaling
     return PoolState(
         name=pool.metadata.name,
         accelerator=spec.accelerator.name,
@@ -102,6 +106,7 @@ def pool_state(pool: InferencePool, *, desired: int, ready: int, starting: int, 
         ready=ready,
         starting=starting,
         draining=draining,
+        owner=owner,
     )
 
 

@@ -33,9 +33,16 @@ EVENT = Kind("v1", "Event", "events")
 NODE_POOL = Kind("karpenter.sh/v1", "NodePool", "nodepools")
 COMPUTE_CLASS = Kind("cloud.google.com/v1", "ComputeClass", "computeclasses")
 CLAIM_TEMPLATE = Kind("resource.k8s.io/v1", "ResourceClaimTemplate", "resourceclaimtemplates")
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
 #: Kinds of other projects, in no namespace: not watched, and there only where their project is installed.
 NODE_KINDS = (NODE_POOL, COMPUTE_CLASS)
+#: Autoscalers of others, which may drive a pool by its `/scale`.
+AUTOSCALER_KINDS = (AUTOSCALER, SCALED_OBJECT)
 CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET)
-BY_NAME = {kind.kind: kind for kind in (POOL, POLICY, *CHILDREN, *NODE_KINDS, CLAIM_TEMPLATE, POD, EVENT, LEASE)}
+BY_NAME = {
+    kind.kind: kind
+    for kind in (POOL, POLICY, *CHILDREN, *NODE_KINDS, *AUTOSCALER_KINDS, CLAIM_TEMPLATE, POD, EVENT, LEASE)
+}

@@ -40,6 +40,14 @@ def needs_apply(desired: Manifest, live: Manifest | None) -> bool:
     return bool(annotations.get(names.DIGEST_ANNOTATION) != desired_digest or not covers(live, desired))
 
 
+def is_drift(desired: Manifest, live: Manifest | None) -> bool:
+    """Whether somebody else changed the object: our desire is the one we applied, and it no longer holds."""
+    if live is None:
+        return False
+    applied = (live["metadata"].get("annotations") or {}).get(names.DIGEST_ANNOTATION)
+    return applied == desired["metadata"]["annotations"][names.DIGEST_ANNOTATION] and not covers(live, desired)
+
+
 def covers(live: Any, desired: Any) -> bool:
     """Whether everything that `desired` says holds in `live`, which may say more (defaults, other writers)."""
     if isinstance(desired, Mapping):

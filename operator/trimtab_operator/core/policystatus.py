@@ -25,6 +25,8 @@ class PolicyView:
     report: TickReport | None
     hold: str = ""
     """Why nothing may be moved now, where the rebalancer cannot even count."""
+    conflict: Fact | None = None
+    """The condition ChildrenOwned, where somebody else changed a child."""
     previous: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -68,6 +70,8 @@ def _facts(view: PolicyView, previous: Sequence[Mapping[str, Any]]) -> Iterable[
     else:
         yield from _routers(view)
     yield from _metrics(view, previous)
+    if view.conflict is not None:
+        yield view.conflict
 
 
 def _reported(report: TickReport | None) -> Problem | None:

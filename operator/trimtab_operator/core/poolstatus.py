@@ -24,6 +24,10 @@ class PoolView:
     gpus: int
     nodes: Fact
     """The condition NodesReady."""
+    others: tuple[Fact, ...] = ()
+    """Conditions about what others do to the pool: ScalingOwned, ChildrenOwned."""
+    owned: bool = False
+    """An autoscaler sets the pool's `replicas`."""
     previous: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -48,9 +52,9 @@ def pool_status(view: PoolView, *, name: str, generation: int, now: float) -> di
     return {**status, "capacity": capacity} if capacity else status
 
 
-def target_reached(pool: InferencePool, seen: Observation) -> bool:
-    """Whether the Deployment asks for a number of replicas that the spec allows."""
-    scaling = pool.spec.scaling
+def target_reached(pool: InferencePool, seen: Observation, *, owned: bool = False) -> bool:
+    """Whether the pool asks for a number of replicas that the spec allows; `owned` pools follow `replicas` alone."""
+    scaling = None if owned else pool.spec.scaling
     if scaling is None:
         return seen.desired == pool.spec.replicas
     return scaling.min_replicas <= seen.desired <= scaling.max_replicas
@@ -59,6 +63,7 @@ def target_reached(pool: InferencePool, seen: Observation) -> bool:
 def _facts(view: PoolView) -> Iterable[Fact]:
     yield _recipe(view)
     yield view.nodes
+    yield from view.others
     if view.problem is not None:
         yield Fact(conditions.READY, status=False, reason=view.problem.reason, message=view.problem.message)
         yield Fact(conditions.STALLED, status=True, reason=view.problem.reason, message=view.problem.message)
@@ -84,7 +89,7 @@ def _progress(view: PoolView) -> Iterable[Fact]:
     if seen.failed:
         yield Fact(conditions.STALLED, status=True, reason="ProgressDeadlineExceeded", message=seen.failed)
     counts = f"{seen.ready} of {seen.desired} replicas answer"
-    settled = pool is not None and seen.exists and target_reached(pool, seen) and not seen.updating
+    settled = pool is not None and seen.exists and target_reached(pool, seen, owned=view.owned) and not seen.updating
     if settled and seen.desired == 0:
         yield Fact(conditions.READY, status=True, reason="ScaledToZero", message="no replicas are wanted")
         return
@@ -99,10 +104,12 @@ def _progress(view: PoolView) -> Iterable[Fact]:
 
 def _waiting(view: PoolView, counts: str) -> tuple[str, str]:
     seen, pool = view.seen, view.pool
-    if pool is not None and not target_reached(pool, seen):
-        scaling = pool.spec.scaling
+    if pool is not None and not target_reached(pool, seen, owned=view.owned):
+        scaling = None if view.owned else pool.spec.scaling
         wanted = pool.spec.replicas if scaling is None else max(scaling.min_replicas, min(1, pool.spec.replicas))
         return "WaitingForReplicas", f"{counts}, and the spec wants {wanted}: they start within the GPU budget"
+    if view.nodes.reason == "Queued":
+        return "Queued", f"{counts}; {view.nodes.message}"
     if seen.trouble:
         return "PodsNotReady", f"{counts}; {seen.trouble}"
     return ("RollingOut" if seen.updating else "PodsNotReady"), counts

@@ -37,6 +37,7 @@ class Limit(StrEnum):
     COOLDOWN = "Cooldown"
     BELOW_GAIN_THRESHOLD = "BelowGainThreshold"
     WAITING_FOR_GPUS = "WaitingForGpus"
+    SCALING_OWNED = "ScalingOwned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ def _limit(fleet: Fleet, tier: TierState, group: GroupPlan, now: float) -> Limit
     wanted, target = group.aim.wanted[pool.name], group.aim.targets[pool.name]
     if fleet.settings.mode is RebalanceMode.OFF:
         return Limit.OFF
+    if pool.owner:
+        return Limit.SCALING_OWNED
     if curve is None:
         return Limit.MISSING_DATA if tier.demand is None else Limit.UNKNOWN_CAPACITY
     if wanted > target:
@@ -165,6 +168,7 @@ def _decision(fleet: Fleet, group: GroupPlan, now: float) -> str:
     blind = [tier.name for tier in scaled if tier.demand is None]
     unknown = [tier.name for tier in scaled if tier.demand is not None and tier.work is None]
     notes = [f"held for want of demand data: {', '.join(blind)}"] if blind else []
+    notes += [f"{tier.pool.name} is left to {tier.pool.owner}" for tier in group.tiers if tier.pool.owner]
     notes += [f"held because spec.model.shape is not set: {', '.join(unknown)}"] if unknown else []
     return "; ".join([_sentence(fleet, group, now), *notes])
 

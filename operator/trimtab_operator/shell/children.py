@@ -6,10 +6,10 @@ from typing import Any
 
 from trimtab_operator.core import names
 from trimtab_operator.core.kinds import BY_NAME, DEPLOYMENT, Kind
-from trimtab_operator.core.ownership import is_owned, needs_apply, prunable, replicas_claimed
+from trimtab_operator.core.ownership import is_drift, is_owned, needs_apply, prunable, replicas_claimed
 from trimtab_operator.core.problems import Problem, apply_rejected, child_ending, not_ours
 from trimtab_operator.shell.cluster import ClusterError
-from trimtab_operator.shell.deps import Deps
+from trimtab_operator.shell.deps import Conflict, Deps
 from trimtab_operator.shell.world import Key
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ async def apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None, 
     if live is not None:
         body = {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
     try:
+        if is_drift(manifest, live):
+            await _name_conflict(deps, body, what)
         answer = await deps.cluster.apply(body, manager=names.FIELD_MANAGER)
     except ClusterError as error:
         if error.passes or error.is_precondition or error.status == 0:
@@ -65,6 +67,19 @@ async def apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None, 
     if live is None and _has_replicas_writer(manifest):
         await claim_replicas(deps, answer)
     return None
+
+
+async def _name_conflict(deps: Deps, body: Manifest, what: str) -> None:
+    """Ask the API server who owns the fields that somebody changed; they are taken back whatever the answer."""
+    try:
+        await deps.cluster.apply(body, manager=names.FIELD_MANAGER, force=False)
+    except ClusterError as error:
+        if not error.is_conflict:
+            raise
+        for owner in body["metadata"].get("ownerReferences") or []:
+            key = (owner["kind"], body["metadata"]["namespace"], owner["name"])
+            deps.conflicts[key] = Conflict(f"{what}: {' '.join(error.message.split())}", deps.clock())
+        logger.warning("%s was changed by somebody else: %s", what, error.message)
 
 
 def _has_replicas_writer(manifest: Mapping[str, Any]) -> bool:

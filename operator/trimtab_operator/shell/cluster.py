@@ -41,8 +41,13 @@ class ClusterError(Exception):
     @property
     def passes(self) -> bool:
         """Whether the same request may succeed later without any change."""
-        refused = any(sign in self.message for sign in _NOT_IN_SCHEMA)
+        refused = self.is_conflict or any(sign in self.message for sign in _NOT_IN_SCHEMA)
         return (self.status == 0 or self.status in _TRANSIENT) and not refused
+
+    @property
+    def is_conflict(self) -> bool:
+        """Another field manager owns fields of the apply; the message names it and them."""
+        return self.status == 409 and self.message.startswith("Apply failed with")
 
     @property
     def is_precondition(self) -> bool:
@@ -83,8 +88,8 @@ class Cluster(Protocol):
         """Objects of one or of all namespaces that the label selector and the field selector take, as of now."""
         ...
 
-    async def apply(self, manifest: Mapping[str, Any], *, manager: str) -> Manifest:
-        """Server-side apply, taking conflicting fields. `metadata.uid` in it is a precondition."""
+    async def apply(self, manifest: Mapping[str, Any], *, manager: str, force: bool = True) -> Manifest:
+        """Server-side apply; with `force` it takes conflicting fields. `metadata.uid` in it is a precondition."""
         ...
 
     async def apply_status(self, manifest: Mapping[str, Any], *, manager: str) -> Manifest:
@@ -148,9 +153,9 @@ class KubernetesCluster:
         answer = await self._request("GET", kind.path(namespace), query=query)
         return [_with_kind(item, kind) for item in answer.get("items") or []]
 
-    async def apply(self, manifest: Mapping[str, Any], *, manager: str) -> Manifest:
+    async def apply(self, manifest: Mapping[str, Any], *, manager: str, force: bool = True) -> Manifest:
         """See Cluster."""
-        return await self._apply(manifest, manager, None)
+        return await self._apply(manifest, manager, None, force=force)
 
     async def apply_status(self, manifest: Mapping[str, Any], *, manager: str) -> Manifest:
         """See Cluster."""
@@ -180,10 +185,12 @@ class KubernetesCluster:
         path = kind.path(meta["namespace"], meta["name"])
         return await self._request("PUT", path, body=manifest, attempts=1, timeout_seconds=timeout_seconds)
 
-    async def _apply(self, manifest: Mapping[str, Any], manager: str, subresource: str | None) -> Manifest:
+    async def _apply(
+        self, manifest: Mapping[str, Any], manager: str, subresource: str | None, *, force: bool = True
+    ) -> Manifest:
         kind, meta = BY_NAME[manifest["kind"]], manifest["metadata"]
         path = kind.path(meta.get("namespace"), meta["name"], subresource)
-        query = {"fieldManager": manager, "force": "true"}
+        query = {"fieldManager": manager, "force": str(force).lower()}
         return await self._write("PATCH", path, manifest, query=query, content_type=_APPLY)
 
     async def _write(self, method: str, path: str, body: Mapping[str, Any], **options: Any) -> Manifest:

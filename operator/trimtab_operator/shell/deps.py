@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab_operator.core import conditions, names
+from trimtab_operator.core.autoscalers import Autoscaler
 from trimtab_operator.core.conditions import Fact
 from trimtab_operator.core.desired import ChildSettings
 from trimtab_operator.core.eventbody import event
@@ -19,6 +20,10 @@ from trimtab_operator.shell.world import Key, World
 logger = logging.getLogger(__name__)
 
 Manifest = Mapping[str, Any]
+
+
+#: How long a change of a child by somebody else is shown; resyncs are shorter.
+CONFLICT_SECONDS = 600.0
 
 
 @dataclass(slots=True)
@@ -47,6 +52,14 @@ def _identity(manifest: Manifest) -> tuple[str, str, str]:
     return manifest["kind"], manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"]
 
 
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Who changed what of a child, in the API server's words, and when we put it back (epoch seconds)."""
+
+    message: str
+    at: float
+
+
 @dataclass(slots=True)
 class Deps:
     """The operator's parts, wired once in app.py or by a test. `clock` is in epoch seconds."""
@@ -61,7 +74,23 @@ class Deps:
     reports: dict[Key, TickReport] = field(default_factory=dict)
     holds: dict[Key, str] = field(default_factory=dict)
     """Policies whose rebalancer may not move anything now, and why."""
+    autoscalers: frozenset[Autoscaler] = frozenset()
+    """Autoscalers of others, as of the last look."""
+    conflicts: dict[tuple[str, str, str], Conflict] = field(default_factory=dict)
+    """By kind, namespace and name: owners of whose children somebody else lately changed a field."""
     written: Written = field(default_factory=Written)
+
+
+def conflict_of(deps: Deps, kind: Kind, key: Key) -> Fact | None:
+    """The condition ChildrenOwned, while a change of a child by somebody else is news."""
+    found = deps.conflicts.get((kind.kind, *key))
+    if found is None:
+        return None
+    if deps.clock() - found.at >= CONFLICT_SECONDS:
+        del deps.conflicts[kind.kind, *key]
+        return None
+    message = f"{found.message}; it was put back: change the {kind.kind} instead, or stop the other manager"
+    return Fact(conditions.CHILDREN_OWNED, status=False, reason="FieldConflict", message=message)
 
 
 async def write_status(deps: Deps, live: Manifest, status: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import SpecInvalid, load
 from trimtab_crds.routingpolicy import RoutingPolicy, RoutingPolicyStatus
 from trimtab_operator.core import names
+from trimtab_operator.core.autoscalers import owner_of
 from trimtab_operator.core.claims import claims, referenced
 from trimtab_operator.core.enginepod import STARTUP_SECONDS
 from trimtab_operator.core.fleet import pool_state
@@ -151,6 +152,10 @@ class PolicyFleet:
         by_name = {deployment["metadata"]["name"]: deployment for deployment in deployments}
         return _Live(by_name, pods)
 
+    def _owner(self, pool: str) -> str:
+        owner = owner_of(self._deps.autoscalers, self._key[0], pool)
+        return owner.title if owner else ""
+
     def _observation(self, policy: RoutingPolicy, mine: Iterable[str], live: _Live) -> Observation:
         readable = readable_pools(self._deps, self._key[0])
         found: dict[str, ObservedPool] = {}
@@ -161,7 +166,7 @@ class PolicyFleet:
             if name not in readable:
                 _refuse_unknown(name, pods)
             elif deployment is not None or pods:
-                found[name] = _observed(readable[name], deployment, pods)
+                found[name] = _observed(readable[name], deployment, pods, self._owner(name))
                 self._planned_from[name] = found[name].state.desired
                 cold_start_seconds = max(cold_start_seconds, *(_cold_start_seconds(pod) for pod in pods), 0.0)
         return Observation(policy=policy, pools=found, cold_start_seconds=cold_start_seconds)
@@ -175,9 +180,11 @@ def _refuse_unknown(name: str, pods: list[Manifest]) -> None:
         )
 
 
-def _observed(pool: InferencePool, deployment: Manifest | None, pods: list[Manifest]) -> ObservedPool:
+def _observed(pool: InferencePool, deployment: Manifest | None, pods: list[Manifest], owner: str) -> ObservedPool:
     seen = observe(deployment, pods)
-    state = pool_state(pool, desired=seen.desired, ready=seen.ready, starting=seen.starting, draining=seen.draining)
+    state = pool_state(
+        pool, desired=seen.desired, ready=seen.ready, starting=seen.starting, draining=seen.draining, owner=owner
+    )
     # Pods of an earlier spec may hold more GPUs each than the present one says.
     largest = max((gpus_requested(pod) for pod in pods), default=0)
     return ObservedPool(pool, replace(state, gpus_per_replica=max(state.gpus_per_replica, largest)))

@@ -15,6 +15,7 @@ from trimtab_crds.load import Resource, SpecInvalid, load
 from trimtab_crds.routingpolicy import RoutingPolicy
 from trimtab_crds.wire import RouterConfig
 from trimtab_operator.core import names, nodepools
+from trimtab_operator.core.autoscalers import owner_of, scaling_owned
 from trimtab_operator.core.claims import claims
 from trimtab_operator.core.conditions import Fact
 from trimtab_operator.core.desired import policy_objects, pool_objects, router_address
@@ -28,7 +29,7 @@ from trimtab_operator.core.problems import Problem, recipe_refused, spec_invalid
 from trimtab_operator.core.recipe import Resolution, resolve
 from trimtab_operator.core.routerconfig import compile_config, unbudgeted
 from trimtab_operator.shell.children import converge
-from trimtab_operator.shell.deps import Deps, write_status
+from trimtab_operator.shell.deps import Deps, conflict_of, write_status
 from trimtab_operator.shell.nodes import converge_claim, converge_nodes, events_about_waiting
 from trimtab_operator.shell.world import Key
 
@@ -61,6 +62,8 @@ async def reconcile_pool(deps: Deps, key: Key) -> Result:
         problem=problem,
         gpus=gpus_held(deps.world.pods(POOL, key)),
         nodes=await _nodes(deps, key, _NodesView(pool, no_nodes, seen.trouble)),
+        others=_others(deps, key, pool),
+        owned=owner_of(deps.autoscalers, *key) is not None,
         previous=live.get("status") or {},
     )
     status = pool_status(view, name=key[1], generation=live["metadata"]["generation"], now=deps.clock())
@@ -92,6 +95,7 @@ async def reconcile_policy(deps: Deps, key: Key) -> Result:
         address=router_address(policy) if isinstance(policy, RoutingPolicy) else "",
         report=deps.reports.get(key),
         hold=deps.holds.get(key, ""),
+        conflict=conflict_of(deps, POLICY, key),
         previous=live.get("status") or {},
     )
     status = policy_status(view, generation=live["metadata"]["generation"], now=deps.clock())
@@ -145,6 +149,14 @@ def _parsed(live: Manifest) -> tuple[Resource | None, Problem | None]:
         return load({key: value for key, value in live.items() if key != "status"}), None
     except SpecInvalid as invalid:
         return None, spec_invalid(invalid.problems)
+
+
+def _others(deps: Deps, key: Key, pool: Resource | None) -> tuple[Fact, ...]:
+    """What the pool's conditions say of others: who scales it, and who changed its children."""
+    scaling = isinstance(pool, InferencePool) and pool.spec.scaling is not None
+    deployments = [names.engine_name(key[1])]
+    scaled = scaling_owned(deps.autoscalers, namespace=key[0], pool=key[1], deployments=deployments, scaling=scaling)
+    return tuple(fact for fact in (scaled, conflict_of(deps, POOL, key)) if fact is not None)
 
 
 @dataclass(frozen=True, slots=True)
