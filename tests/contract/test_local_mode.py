@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,6 +18,9 @@ import httpx
 import pytest
 import yaml
 
+from story import fleet
+from testcluster import vllm
+from testcluster.pytesting import visible
 from trimtab_cli.local.ports import free_port
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
@@ -42,8 +47,7 @@ class Up:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.mark = f"TRIMTAB_TEST={uuid.uuid4()}"
-        self.scratch = folder.parent / "scratch"
-        self.scratch.mkdir()
+        self.scratch = Path(tempfile.mkdtemp(prefix="up-"))  # short: vLLM binds sockets in it
         self._output = folder.parent / "output"
         name, _, value = self.mark.partition("=")
         with self._output.open("w") as output:
@@ -54,12 +58,15 @@ class Up:
                 stderr=subprocess.STDOUT,
             )
 
+    def output(self) -> str:
+        """What it has printed."""
+        return self._output.read_text()
+
     def finished(self) -> str:
         """Its output, once it ended well."""
         status = self.process.wait(BOUND_SECONDS)
-        output = self._output.read_text()
-        assert status == 0, output
-        return output
+        assert status == 0, self.output()
+        return self.output()
 
     def relatives(self) -> list[int]:
         """Processes with the mark, this one not counted."""
@@ -93,10 +100,11 @@ def up(folder: Path, *options: str) -> Iterator[Up]:
         for pid in running.relatives():
             os.kill(pid, signal.SIGKILL)
         running.process.wait()
+        shutil.rmtree(running.scratch, ignore_errors=True)
 
 
-def wait_until_served(port: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_until_served(port: int, seconds: float = PATIENCE_SECONDS, by: Up | None = None) -> None:
+    deadline = time.monotonic() + seconds
     while True:
         body = {"model": "auto", "messages": [{"role": "user", "content": "Which season comes after winter?"}]}
         try:
@@ -105,6 +113,7 @@ def wait_until_served(port: int) -> None:
                 return
         except httpx.TransportError:
             pass
+        assert by is None or by.process.poll() is None, by.output()
         assert time.monotonic() < deadline, "nothing answers"
         time.sleep(0.2)
 
@@ -156,4 +165,48 @@ def test_a_killed_parent_leaves_nothing_behind(manifests: Path) -> None:
         wait_until_served(port)
         running.process.kill()
         running.process.wait()
+        running.wait_until_nothing_is_left()
+
+
+@pytest.fixture
+def one_real_pool(tmp_path: Path, real_vllm: vllm.VllmServer, request: pytest.FixtureRequest) -> Path:
+    """A pool and a policy for the vLLM and the tiny model that the server of other tests came from."""
+    mount = vllm.pod_mount(visible(request.config))
+    pool = fleet.pool("low", image="none", vllm=mount, scaling=None, replicas=1)
+    pool["spec"]["model"]["name"] = str(mount.model)
+    pool["spec"]["engine"] |= {"command": [str(mount.venv / "bin" / "vllm"), "serve"], "pod": {}}
+    pool["spec"]["engine"]["env"] = [{"name": name, "value": value} for name, value in vllm.ENVIRONMENT.items()]
+    policy = {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "RoutingPolicy",
+        "metadata": {"name": "chat", "namespace": fleet.NAMESPACE},
+        "spec": {"tiers": [{"name": "low", "poolRef": {"name": "low"}}]},
+    }
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "fleet.yaml").write_text(yaml.safe_dump_all([pool, policy]))
+    return folder
+
+
+@pytest.mark.contract
+@pytest.mark.timeout(BOUND_SECONDS + 120)
+def test_an_engine_that_cannot_start_ends_everything_with_its_last_words(manifests: Path) -> None:
+    pools = list(yaml.safe_load_all((manifests / "pools.yaml").read_text()))
+    for pool in pools:
+        pool["spec"]["engine"] = {"command": ["sh", "-c", "echo no such device; exit 3"]}
+    (manifests / "pools.yaml").write_text(yaml.safe_dump_all(pools))
+    with up(manifests, "--engine", "vllm", "--listen", "127.0.0.1:0") as running:
+        assert running.process.wait(BOUND_SECONDS) == 1
+        assert "ended with 3: no such device" in running.output()
+        running.wait_until_nothing_is_left()
+
+
+@pytest.mark.contract
+@pytest.mark.timeout(900)
+def test_the_real_vllm_serves_in_local_mode(one_real_pool: Path) -> None:
+    port = free_port()
+    with up(one_real_pool, "--engine", "vllm", "--no-load", "--listen", f"127.0.0.1:{port}") as running:
+        wait_until_served(port, 600, running)
+        running.process.send_signal(signal.SIGINT)
+        assert "GPUs: at most 1" in running.finished()
         running.wait_until_nothing_is_left()

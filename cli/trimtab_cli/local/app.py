@@ -78,6 +78,7 @@ class LocalLoop:
         self._started_at = time.monotonic()
         self._phase = "starting"
         self._background: set[asyncio.Task[Any]] = set()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, interrupts: Interrupts) -> Snapshot:
         """From the start to the end. Whatever happens, no task is left."""
@@ -95,6 +96,8 @@ class LocalLoop:
             for task in self._background:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
+            if not self._broken.cancel() and not self._broken.cancelled():
+                self._broken.exception()  # what broke at the end is not waited for
 
     async def _start(self) -> None:
         """Router and metrics first, so that the rebalancer sees a zero and not nothing; then the engines."""
@@ -163,7 +166,14 @@ class LocalLoop:
 
     def _go(self, work: Coroutine[Any, Any, None], name: str = "") -> None:
         task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._over)
         self._background.add(task)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """A background task that fails ends everything, also while the parts still start."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._broken.done():
+            self._broken.set_exception(error)
 
     def _halt(self, *names: str) -> None:
         """End these background tasks."""
@@ -172,10 +182,10 @@ class LocalLoop:
             self._background.discard(task)
 
     async def _unless(self, event: asyncio.Event, work: Coroutine[Any, Any, Any]) -> None:
-        """Do the work until it is done or the event happens. What ends a background task ends the work too."""
+        """Do the work until it is done or the event happens. The error of a background task ends the work too."""
         main, stop = asyncio.create_task(work), asyncio.create_task(event.wait())
         try:
-            done, _ = await asyncio.wait((main, stop, *self._background), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((main, stop, self._broken), return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stop}:
                 task.result()
         finally:
