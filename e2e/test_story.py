@@ -309,7 +309,7 @@ def test_the_operator_did_only_what_it_may(story: Story) -> None:
 
 def test_everything_is_deleted_and_nothing_is_left(story: Story, gpus: GpuWatch) -> None:
     story.cluster.kubectl("delete", "tpolicy,tpool", "--all", "-n", fleet.NAMESPACE, "--timeout=120s")
-    kinds = "deployments,replicasets,pods,services,configmaps,poddisruptionbudgets,endpointslices"
+    kinds = "deployments,replicasets,pods,services,configmaps,poddisruptionbudgets,networkpolicies,endpointslices"
 
     def left() -> list[str]:
         items = story.cluster.get(kinds, "-n", fleet.NAMESPACE)["items"]

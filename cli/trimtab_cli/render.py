@@ -168,7 +168,7 @@ def _policy(policy: RoutingPolicy, resources: Resources, image: str) -> Rendered
         reasons = error.problems
     if reasons:
         return Rendered(*identity, accepted=False, reasons=reasons)
-    objects = policy_objects(policy, config, ChildSettings(router_image=image))
+    objects = policy_objects(policy, config, ChildSettings(router_image=image), pools)
     return Rendered(*identity, accepted=True, objects=tuple(objects))
 
 

@@ -7,6 +7,8 @@ from pydantic.alias_generators import to_camel
 
 from trimtab_crds.accelerators import SLICE_MARK
 from trimtab_crds.meta import API_VERSION, Condition, ObjectMeta, Rule, Spec, Status, Word
+from trimtab_crds.modelcache import ModelCache, TokenSecret
+from trimtab_crds.networkspec import Network
 from trimtab_crds.nodes import Nodes
 from trimtab_crds.recipespec import Recipe
 from trimtab_crds.scalars import Argument, Gpus, Label, Milliseconds, PositiveTokens, Replicas, Seconds
@@ -28,6 +30,24 @@ _IS_MANAGED = f"{list(MANAGED_FLAGS)}.exists(f, a == f || a.startsWith(f + '='))
 
 def _is_managed(argument: str) -> bool:
     return argument.split("=", 1)[0] in MANAGED_FLAGS
+
+
+#: CEL: whether `spec.model` sets the variable `e`.
+_IS_MANAGED_ENV = (
+    "(e.name == 'HF_HOME' && has(self.model.cache) && !self.model.name.startsWith('/')) || "
+    "(e.name == 'HF_TOKEN' && has(self.model.tokenSecret)) || (e.name == 'HF_HUB_OFFLINE' && self.model.offline)"
+)
+
+
+def _managed_env(spec: "InferencePoolSpec") -> list[str]:
+    """The names of `engine.env` that `spec.model` sets."""
+    model = spec.model
+    managed = {
+        "HF_HOME": model.cache is not None and model.is_on_hub,
+        "HF_TOKEN": model.token_secret is not None,
+        "HF_HUB_OFFLINE": model.offline,
+    }
+    return [variable.name for variable in spec.engine.env if managed.get(variable.name)]
 
 
 class Shape(Spec):
@@ -154,6 +174,52 @@ class Model(Spec):
         max_length=64,
     )
     shape: Shape | None = Field(default=None, description="The model's shape; capacity and memory checks need it.")
+    cache: ModelCache | None = Field(
+        default=None, description="The volume that holds the model; every start downloads it when absent."
+    )
+    token_secret: TokenSecret | None = Field(
+        default=None, description="The Hugging Face token (`HF_TOKEN`) for gated models."
+    )
+    offline: bool = Field(
+        default=False,
+        description="Never ask the hub (`HF_HUB_OFFLINE`). With `network.isolated`, engines reach only each other.",
+    )
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the name is a Hugging Face id, not a path."""
+        return not self.name.startswith("/")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.cache) || !self.name.startsWith('/') || self.name.startsWith(self.cache.mountPath + '/') || "
+            "self.name == self.cache.mountPath",
+            lambda m: m.cache is None or m.is_on_hub or f"{m.name}/".startswith(f"{m.cache.mount_path}/"),
+            "model.name {name} is not below model.cache.mountPath {cache.mountPath}; "
+            "correct the path, or remove model.cache",
+        ),
+        Rule(
+            "!has(self.cache) || !has(self.cache.image) || self.name.startsWith('/')",
+            lambda m: m.cache is None or m.cache.image is None or not m.is_on_hub,
+            "model.name {name} is not a path and model.cache.image holds files; "
+            "set model.name to the model's folder below {cache.mountPath}",
+        ),
+        Rule(
+            "!has(self.cache) || !self.cache.readOnly || self.offline || self.name.startsWith('/')",
+            lambda m: m.cache is None or not m.cache.read_only or m.offline or not m.is_on_hub,
+            "model.cache.readOnly keeps {name} from being downloaded; set model.offline to true, or readOnly to false",
+        ),
+        Rule(
+            "!self.offline || has(self.cache) || self.name.startsWith('/')",
+            lambda m: not m.offline or m.cache is not None or not m.is_on_hub,
+            "model.offline with model.name {name} needs model.cache; set it to a volume that holds the model",
+        ),
+        Rule(
+            "!self.offline || !has(self.tokenSecret)",
+            lambda m: not m.offline or m.token_secret is None,
+            "model.tokenSecret has no effect with model.offline; remove one of them",
+        ),
+    )
 
 
 class EnvVar(Spec):
@@ -186,6 +252,18 @@ class PodOverrides(Spec):
         default_factory=list, description="Secrets for pulling the image.", max_length=16
     )
     run_as_user: int = Field(default=1000, description="User id the engine runs as; root is refused.", ge=1)
+    priority_class_name: str | None = Field(
+        default=None,
+        description="PriorityClass of the pods; the class says whether they may preempt others.",
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        max_length=253,
+    )
+    topology_spread: list[dict[str, Any]] | None = Field(
+        default=None,
+        description="Topology spread constraints, as in a PodSpec; a labelSelector for the pool's pods is added where "
+        "none is given. Absent: over zones and hosts where possible. Empty: none.",
+        max_length=8,
+    )
 
 
 class Engine(Spec):
@@ -314,6 +392,7 @@ class InferencePoolSpec(Spec):
     drain: Drain = Field(default_factory=Drain, description="How a replica that goes away ends its answers.")
     slo: Slo = Field(default_factory=Slo, description="Latency targets.")
     cost: Cost = Field(default_factory=Cost, description="What the GPUs cost.")
+    network: Network = Field(default_factory=Network, description="Who may reach the replicas.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -340,6 +419,17 @@ class InferencePoolSpec(Spec):
                 "flag": Word(
                     f"self.engine.args.filter(a, {_IS_MANAGED})[0]",
                     lambda s: next(a for a in s.engine.args if _is_managed(a)),
+                )
+            },
+        ),
+        Rule(
+            f"!self.engine.env.exists(e, {_IS_MANAGED_ENV})",
+            lambda s: not _managed_env(s),
+            "engine.env {name} would replace what spec.model sets; remove it, or model.cache, tokenSecret or offline",
+            words={
+                "name": Word(
+                    f"self.engine.env.filter(e, {_IS_MANAGED_ENV})[0].name",
+                    lambda s: _managed_env(s)[0],
                 )
             },
         ),

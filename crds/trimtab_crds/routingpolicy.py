@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 from trimtab_crds.meta import API_VERSION, Condition, LocalReference, ObjectMeta, Rule, Spec, Status, Word
+from trimtab_crds.networkspec import Network
 from trimtab_crds.scalars import (
     Gpus,
     Label,
@@ -133,6 +134,7 @@ class Router(Spec):
         description="Stdout: one JSON line to the pod's log for every ended request and every `POST /v1/feedback`, "
         "without prompts; `trimtab classifier fit` learns from it.",
     )
+    network: Network = Field(default_factory=Network, description="Who may reach the routers.")
 
 
 class GpuBudget(Spec):

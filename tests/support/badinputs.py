@@ -75,6 +75,60 @@ BROKEN_RULES = (
         "model.shape.kvHeads 8 beside latentAttention; set it to 1: all heads share one latent",
     ),
     _rule(
+        "pool: a cache in two places",
+        pool_manifest(spec__model__cache={"claimName": "models", "hostPath": "/mnt/models"}),
+        "spec.model.cache",
+        "model.cache needs exactly one of claimName, hostPath and image; set the one that holds the model",
+    ),
+    _rule(
+        "pool: a model beside its cache",
+        pool_manifest(spec__model__name="/other/qwen", spec__model__cache={"claimName": "models"}),
+        "spec.model",
+        "model.name /other/qwen is not below model.cache.mountPath /models; correct the path, or remove model.cache",
+    ),
+    _rule(
+        "pool: a hub's id in an image of files",
+        pool_manifest(spec__model__cache={"image": "registry.example.com/qwen:1"}),
+        "spec.model",
+        "model.name Qwen/Qwen3-8B is not a path and model.cache.image holds files; "
+        "set model.name to the model's folder below /models",
+    ),
+    _rule(
+        "pool: a download into a read-only cache",
+        pool_manifest(spec__model__cache={"claimName": "models", "readOnly": True}),
+        "spec.model",
+        "model.cache.readOnly keeps Qwen/Qwen3-8B from being downloaded; "
+        "set model.offline to true, or readOnly to false",
+    ),
+    _rule(
+        "pool: offline with nothing at hand",
+        pool_manifest(spec__model__offline=True),
+        "spec.model",
+        "model.offline with model.name Qwen/Qwen3-8B needs model.cache; set it to a volume that holds the model",
+    ),
+    _rule(
+        "pool: a token that nobody asks for",
+        pool_manifest(
+            spec__model__offline=True, spec__model__name="/models/x", spec__model__tokenSecret={"name": "hf"}
+        ),
+        "spec.model",
+        "model.tokenSecret has no effect with model.offline; remove one of them",
+    ),
+    _rule(
+        "pool: a variable that the model sets too",
+        pool_manifest(
+            spec__model__tokenSecret={"name": "hf"}, spec__engine={"env": [{"name": "HF_TOKEN", "value": "x"}]}
+        ),
+        "spec",
+        "engine.env HF_TOKEN would replace what spec.model sets; remove it, or model.cache, tokenSecret or offline",
+    ),
+    _rule(
+        "pool: peers of a pool that is open to all",
+        pool_manifest(spec__network={"allowFrom": [{"namespaceSelector": {}}]}),
+        "spec.network",
+        "network.allowFrom has no effect without network.isolated; set isolated to true or remove allowFrom",
+    ),
+    _rule(
         "pool: a method that needs a draft without one",
         pool_manifest(spec__recipe={"speculation": {"method": "eagle3"}}),
         "spec.recipe.speculation",

@@ -32,8 +32,8 @@ RULES: list[dict[str, Any]] = [
         "verbs": ["update"],
     },
     {
-        "apiGroups": ["", "apps", "policy"],
-        "resources": ["deployments", "services", "configmaps", "poddisruptionbudgets"],
+        "apiGroups": ["", "apps", "policy", "networking.k8s.io"],
+        "resources": ["deployments", "services", "configmaps", "poddisruptionbudgets", "networkpolicies"],
         "verbs": ["get", "list", "watch", "create", "patch", "delete"],
     },
     {

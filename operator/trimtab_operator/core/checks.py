@@ -11,6 +11,7 @@ from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.capacity import Replica
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.recipespec import Quantization, Recipe, SpeculationMethod
+from trimtab_operator.core import modelvolume
 from trimtab_operator.core.choicetypes import Choices, SpeculationChoice
 from trimtab_operator.core.engineargs import refused_args, unknown_args
 from trimtab_operator.core.facts import (
@@ -273,8 +274,15 @@ def pod(pool: InferencePool, _chosen: Choices, gpu: Accelerator) -> Iterator[str
             asked = resources[gpu.resource]
             yield f"engine.pod.{field} sets {gpu.resource} {asked}; remove it and use accelerator.count"
     for i, volume in enumerate(overrides.volumes):
-        if volume.get("name") in OWN_VOLUMES:
+        if volume.get("name") in (*OWN_VOLUMES, modelvolume.VOLUME):
             yield f"engine.pod.volumes[{i}].name {volume['name']} is the operator's own; choose another name"
+    cache = pool.spec.model.cache
+    for i, mount in enumerate(overrides.volume_mounts):
+        if cache is not None and mount.get("mountPath") == cache.mount_path:
+            yield (
+                f"engine.pod.volumeMounts[{i}].mountPath {cache.mount_path} is model.cache.mountPath too; "
+                "change one of them"
+            )
 
 
 CHECKS: tuple[Check, ...] = (

@@ -4,13 +4,15 @@ Pure and complete: whoever holds the manifests can compare, apply or print them.
 appears only where the caller passes it (at creation): from then on it has another writer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.routingpolicy import RoutingPolicy
 from trimtab_crds.wire import RouterConfig
-from trimtab_operator.core import childmeta, enginepod, names, routerpod
+from trimtab_operator.core import childmeta, enginepod, names, networkpolicies, routerpod
 from trimtab_operator.core.recipe import Resolution
 
 Manifest = dict[str, Any]
@@ -34,7 +36,7 @@ def policy_selector(policy: RoutingPolicy) -> dict[str, str]:
 
 
 def pool_objects(pool: InferencePool, resolution: Resolution, *, replicas: int | None) -> list[Manifest]:
-    """Deployment, headless Service and PodDisruptionBudget of a pool whose recipe was accepted.
+    """Deployment, headless Service, PodDisruptionBudget and NetworkPolicy of a pool whose recipe was accepted.
 
     `replicas` None leaves the number of replicas to its own writer.
     """
@@ -70,17 +72,28 @@ def pool_objects(pool: InferencePool, resolution: Resolution, *, replicas: int |
     if replicas is not None:
         # After the digest: creating and keeping a Deployment is the same desire.
         deployment["spec"]["replicas"] = replicas
-    return [service, budget, deployment]
+    network = networkpolicies.of_engines(pool)
+    # Before the pods that it isolates.
+    return [service, budget, *([childmeta.stamped(network)] if network else []), deployment]
 
 
-def policy_objects(policy: RoutingPolicy, config: RouterConfig, settings: ChildSettings) -> list[Manifest]:
-    """ConfigMap, Service, Deployment and, with more than one router, PodDisruptionBudget of a policy."""
+def policy_objects(
+    policy: RoutingPolicy,
+    config: RouterConfig,
+    settings: ChildSettings,
+    pools: Mapping[str, InferencePool] = MappingProxyType({}),
+) -> list[Manifest]:
+    """ConfigMap, Service, Deployment, NetworkPolicies and, with more than one router, PodDisruptionBudget of a policy.
+
+    `pools` are those of the namespace; NetworkPolicies speak of the ones that tiers use.
+    """
     name, selector = names.router_name(policy.metadata.name), policy_selector(policy)
     labels = childmeta.labels(component="router", instance=policy.metadata.name, key=names.POLICY_LABEL)
     meta = childmeta.metadata(policy, name, labels)
     children = [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {names.CONFIG_KEY: config.document()}},
         _router_service(meta, selector),
+        *networkpolicies.of_routers(policy, pools),
         _router_deployment(policy, meta, settings, labels),
     ]
     if policy.spec.router.replicas > 1:

@@ -51,7 +51,7 @@ BREAKING: Mapping[str, str] = MappingProxyType(
         "--host": "probes and routers need the engine on every address of its pod",
         "--port": "probes and routers need the engine on port 8000",
         "--uds": "probes and routers need the engine on port 8000",
-        "--api-key": "routers send no key and would get 401; restrict access with a NetworkPolicy",
+        "--api-key": "routers send no key and would get 401; restrict access with network.isolated",
         "--ssl-keyfile": "routers and probes speak plain HTTP inside the cluster",
         "--ssl-certfile": "routers and probes speak plain HTTP inside the cluster",
         "--root-path": "routers and probes need the engine's usual paths",

@@ -5,7 +5,8 @@ from typing import Any
 
 from trimtab_crds.accelerators import NVIDIA_RESOURCE, Accelerator, accelerator
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_operator.core import childmeta, gpuclaim, names, nodepools
+from trimtab_operator.core import childmeta, gpuclaim, modelvolume, names, nodepools
+from trimtab_operator.core.placement import placement
 
 Manifest = dict[str, Any]
 
@@ -27,10 +28,12 @@ def pod_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, st
         # Service links would inject `<SERVICE>_PORT` variables; those of a Service named vllm stop vLLM.
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_seconds(pool),
-        "securityContext": childmeta.pod_security(overrides.run_as_user),
+        # Else the kubelet changes the owner of every file of a large cache at every start.
+        "securityContext": {**childmeta.pod_security(overrides.run_as_user), "fsGroupChangePolicy": "OnRootMismatch"},
         "tolerations": _tolerations(pool),
         "containers": [_container(pool, flags, gpu)],
-        "volumes": [*_own_volumes(), *overrides.volumes],
+        "volumes": [*_own_volumes(), *modelvolume.volumes(pool), *overrides.volumes],
+        **placement(pool),
         **gpuclaim.pod_claims(pool),
     }
     if overrides.image_pull_secrets:
@@ -91,14 +94,17 @@ def _environment(pool: InferencePool) -> list[Manifest]:
         "VLLM_NO_USAGE_STATS": "1",
     }
     theirs = {variable.name: variable.value for variable in pool.spec.engine.env}
-    return [{"name": name, "value": value} for name, value in {**ours, **theirs}.items()]
+    model = modelvolume.environment(pool)
+    plain = {**ours, **theirs}
+    taken = {variable["name"] for variable in model}
+    return [*({"name": name, "value": value} for name, value in plain.items() if name not in taken), *model]
 
 
 def _mounts(pool: InferencePool) -> list[Manifest]:
     theirs = pool.spec.engine.pod.volume_mounts
     taken = {mount.get("mountPath") for mount in theirs}
     ours = [{"name": name, "mountPath": path} for name, path in names.OWN_VOLUMES.items() if path not in taken]
-    return [*ours, *theirs]
+    return [*ours, *modelvolume.mounts(pool), *theirs]
 
 
 def _own_volumes() -> list[Manifest]:

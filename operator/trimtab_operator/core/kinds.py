@@ -28,6 +28,7 @@ DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 SERVICE = Kind("v1", "Service", "services")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 POD = Kind("v1", "Pod", "pods")
 EVENT = Kind("v1", "Event", "events")
 NODE_POOL = Kind("karpenter.sh/v1", "NodePool", "nodepools")
@@ -41,7 +42,7 @@ LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 NODE_KINDS = (NODE_POOL, COMPUTE_CLASS)
 #: Autoscalers of others, which may drive a pool by its `/scale`.
 AUTOSCALER_KINDS = (AUTOSCALER, SCALED_OBJECT)
-CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET)
+CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, NETWORK_POLICY)
 BY_NAME = {
     kind.kind: kind
     for kind in (POOL, POLICY, *CHILDREN, *NODE_KINDS, *AUTOSCALER_KINDS, CLAIM_TEMPLATE, POD, EVENT, LEASE)

@@ -67,7 +67,7 @@ FROM_SCHEDULER = (
     _cause(
         "VolumeUnavailable",
         r"persistentvolumeclaim|volume",
-        "a volume of engine.pod.volumes cannot be had on these nodes; check its claim and its zone",
+        "a volume of model.cache or engine.pod.volumes cannot be had on these nodes; check its claim and its zone",
     ),
     _cause(
         "InsufficientResources",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_operator.core import conditions, names
+from trimtab_operator.core import conditions, modelvolume, names
 from trimtab_operator.core.conditions import Fact
 from trimtab_operator.core.observe import Observation
 from trimtab_operator.core.problems import Problem
@@ -110,6 +110,13 @@ def _waiting(view: PoolView, counts: str) -> tuple[str, str]:
         return "WaitingForReplicas", f"{counts}, and the spec wants {wanted}: they start within the GPU budget"
     if view.nodes.reason == "Queued":
         return "Queued", f"{counts}; {view.nodes.message}"
+    if pool is not None and modelvolume.lacks_token(pool, seen.trouble):
+        secret = pool.spec.model.token_secret
+        named = f"key {secret.key} of Secret {secret.name}" if secret else "the token"
+        return (
+            "TokenSecretMissing",
+            f"{counts}; model.tokenSecret: {named} is not there; create it, or correct the name",
+        )
     if seen.trouble:
         return "PodsNotReady", f"{counts}; {seen.trouble}"
     return ("RollingOut" if seen.updating else "PodsNotReady"), counts

@@ -29,6 +29,7 @@ POOLS = {
             "servedName": "qwen3-32b",
             "contextTokens": 40960,
             "reasoningParser": "qwen3",
+            "cache": {"claimName": "weights", "readOnly": True},
             "shape": shape(parametersMillions=32800, layers=64, attentionHeads=64),
         },
         spec__recipe={
@@ -42,19 +43,24 @@ POOLS = {
         spec__engine={
             "image": "registry.example.com/vllm:1",
             "args": ["--enforce-eager"],
-            "env": [{"name": "HF_HOME", "value": "/models/cache"}, {"name": "TORCH_COMPILE_DISABLE", "value": "1"}],
+            "env": [{"name": "HF_HOME", "value": "/extra/cache"}, {"name": "TORCH_COMPILE_DISABLE", "value": "1"}],
             "pod": {
-                "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": None}}],
+                "volumes": [{"name": "extra", "persistentVolumeClaim": {"claimName": "extra", "readOnly": None}}],
                 "volumeMounts": [
-                    {"name": "models", "mountPath": "/models"},
-                    {"name": "models", "mountPath": "/tmp", "subPath": "tmp"},
+                    {"name": "extra", "mountPath": "/extra"},
+                    {"name": "extra", "mountPath": "/tmp", "subPath": "tmp"},
                 ],
                 "requests": {"cpu": "8", "memory": "64Gi"},
                 "limits": {"memory": "64Gi"},
                 "imagePullSecrets": ["registry"],
                 "runAsUser": 4711,
+                "priorityClassName": "serving",
+                "topologySpread": [
+                    {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
+                ],
             },
         },
+        spec__network={"isolated": True, "allowFrom": [{"podSelector": {"matchLabels": {"app": "probe"}}}]},
         spec__nodes={
             "selector": {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"},
             "tolerations": [{"key": "team", "value": "a", "effect": "NoSchedule"}],
@@ -88,10 +94,11 @@ def test_children_of_a_policy(routers: int):
         "low": load_pool(pool_manifest("low", spec__model__shape=shape(), spec__model__contextTokens=8192)),
         "high": load_pool(POOLS["everything"]),
     }
-    router = {"replicas": routers, "workers": 2, "resources": {"requests": {"cpu": "1"}, "limits": {}}}
+    router: dict[str, Any] = {"replicas": routers, "workers": 2, "resources": {"requests": {"cpu": "1"}, "limits": {}}}
+    router |= {"network": {"isolated": True}} if routers == 2 else {}
     policy = load(policy_manifest(metadata__uid="33333333-3333-3333-3333-333333333333", spec__router=router))
     assert isinstance(policy, RoutingPolicy)
-    manifests = policy_objects(policy, compile_config(policy, pools), SETTINGS)
+    manifests = policy_objects(policy, compile_config(policy, pools), SETTINGS, pools)
     golden.check(f"operator/policy-{routers}-routers.yaml", as_yaml(manifests))
 
 

@@ -88,4 +88,4 @@ def test_kopf_leaves_no_trace_but_its_finalizer_and_watches_only_ours():
     assert settings.scanning.disabled
     selectors = {str(key): value for key, value in settings.watching.label_selectors.items()}
     assert set(selectors.values()) == {"app.kubernetes.io/managed-by=trimtab"}
-    assert len(selectors) == 5, "Deployments, Services, ConfigMaps, PodDisruptionBudgets, Pods"
+    assert len(selectors) == 6, "Deployments, Services, ConfigMaps, PodDisruptionBudgets, NetworkPolicies, Pods"
