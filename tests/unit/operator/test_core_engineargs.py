@@ -45,7 +45,7 @@ def test_what_the_recipe_owns_is_refused_with_the_field_to_use(arg: str, field: 
     ("arg", "why"),
     [
         ("--port=9", "probes and routers need the engine on port 8000"),
-        ("--api-key", "routers send no key and would get 401; restrict access with a NetworkPolicy"),
+        ("--api-key", "routers send no key and would get 401; restrict access with network.isolated"),
         ("--config=/x.yaml", "a file of flags can override the recipe; list the flags in engine.args"),
         ("--ssl-keyfile", "routers and probes speak plain HTTP inside the cluster"),
     ],
