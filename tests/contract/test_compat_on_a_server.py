@@ -1,6 +1,7 @@
 """Objects of released shapes are admitted by a real API server with the present CRDs, and their status may be read."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,15 @@ def test_released_objects_are_admitted(api_server: Cluster, file: Path):
         query = "?dryRun=All&fieldValidation=Strict"
         created = api_server.api.create(path + query, {**manifest, "metadata": metadata})
         assert created["metadata"]["name"] == manifest["metadata"]["name"]
+
+
+def kept(old: Any, new: Any) -> Any:
+    """Of `new`, what `old` has too, at any depth."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {key: kept(value, new[key]) for key, value in old.items() if key in new}
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [kept(*pair) for pair in zip(old, new, strict=True)]
+    return new
 
 
 def test_objects_of_the_released_definitions_are_kept_by_the_present_ones(api_server: Cluster):
