@@ -355,6 +355,36 @@ class Drain(Spec):
     )
 
 
+class Canary(Spec):
+    """How the first replica of a new revision is tried before the others follow."""
+
+    weight_percent: int = Field(
+        default=10, description="Share of the pool's requests that routers send to the new revision.", ge=1, le=99
+    )
+    pause_seconds: Seconds = Field(
+        default=600, description="How long the first new replica has to answer before more replicas follow."
+    )
+
+
+class Rollout(Spec):
+    """How a change of the model, the engine, the recipe or the pod reaches the replicas."""
+
+    surge: bool = Field(
+        default=True,
+        description="Start a new replica before an old one drains where a RoutingPolicy's GPU budget has room for it; "
+        "else one old replica drains first.",
+    )
+    progress_deadline_seconds: Seconds = Field(
+        default=1800,
+        description="How long a new replica may take to get ready; then the pool goes back to the revision before. "
+        "Time in a queue (scheduling gates) does not count.",
+    )
+    history_limit: int = Field(
+        default=2, description="Earlier revisions that are kept, without replicas, to go back to.", ge=0, le=10
+    )
+    canary: Canary | None = Field(default=None, description="Try the first new replica with a share of the requests.")
+
+
 class Slo(Spec):
     """Latency targets; the capacity of a replica is what it can do inside them."""
 
@@ -390,6 +420,7 @@ class InferencePoolSpec(Spec):
         default=None, description="Bounds within which a RoutingPolicy's rebalancer moves the replicas."
     )
     drain: Drain = Field(default_factory=Drain, description="How a replica that goes away ends its answers.")
+    rollout: Rollout = Field(default_factory=Rollout, description="How a change reaches the replicas.")
     slo: Slo = Field(default_factory=Slo, description="Latency targets.")
     cost: Cost = Field(default_factory=Cost, description="What the GPUs cost.")
     network: Network = Field(default_factory=Network, description="Who may reach the replicas.")
@@ -466,6 +497,12 @@ class InferencePoolStatus(Status):
     ready_replicas: Replicas = Field(default=0, description="Pods of the pool that answer.")
     desired_replicas: Replicas = Field(default=0, description="Pods that the Deployment should have now.")
     gpus: Gpus = Field(default=0, description="GPUs that the pool's pods hold now, ending ones included.")
+    draining_replicas: Replicas = Field(
+        default=0, description="Pods that answer what is open and are sent nothing more, or that end."
+    )
+    draining_since: str | None = Field(default=None, description="When the oldest drain began, RFC 3339.")
+    revision: str = Field(default="", description="The Deployment that new replicas belong to.")
+    updated_replicas: Replicas = Field(default=0, description="Replicas that are of that revision.")
     selector: str = Field(default="", description="Label selector of the pods, for the scale subresource.")
     flags: list[str] = Field(default_factory=list, description="The resolved flags after `vllm serve MODEL`.")
     dropped: list[Dropped] = Field(default_factory=list, description="Parts of the recipe that were left out.")

@@ -18,6 +18,7 @@ from trimtab_operator.core.pacing import Pace, Result
 from trimtab_operator.settings import Settings
 from trimtab_operator.shell.autoscalers import EVERY_SECONDS, run_autoscalers
 from trimtab_operator.shell.deps import Deps
+from trimtab_operator.shell.engineload import EngineMetrics
 from trimtab_operator.shell.fleetport import KubernetesFleet
 from trimtab_operator.shell.health import Health
 from trimtab_operator.shell.loop import Loop, run_loop
@@ -55,7 +56,7 @@ def build_registry(app: App) -> kopf.OperatorRegistry:
     for kind in (*CHILDREN, POD):
         _index(registry, kind, own=False)
         _events(registry, app, kind)
-    fleet = KubernetesFleet(app.deps)
+    fleet = KubernetesFleet(app.deps, EngineMetrics())
     _pool_loops(registry, app, fleet)
     _policy_loops(registry, app)
     _rebalance_loops(registry, app, fleet)
@@ -111,8 +112,9 @@ def _pool_loops(registry: kopf.OperatorRegistry, app: App, fleet: KubernetesFlee
 
         async def step() -> Result:
             result = await reconcile_pool(app.deps, key)
-            await fleet.follow(key)
-            return result
+            moving = await fleet.tend(key)
+            settled = result in (Result.DONE, Result.BLOCKED, Result.INVALID)
+            return Result.MOVING if moving and settled else result
 
         await run_loop(app.deps, Loop(POOL, key, step), stopped, _pace(app))
         await release_nodes(app.deps, key)

@@ -92,6 +92,8 @@ def pool(name: str, replicas: int) -> dict[str, Any]:
         spec__accelerator__name=H100,
         spec__model__shape=shape(),
         spec__nodes={"selector": {"type": "kwok"}},
+        # Pods of kwok have no engine that could say that it is idle.
+        spec__drain={"deadlineSeconds": 1},
         spec__replicas=replicas,
         spec__scaling={"minReplicas": 1, "maxReplicas": 4},
     )

@@ -58,6 +58,8 @@ def pool(namespace: str, name: str = "low", **changes: Any) -> dict[str, Any]:
         "spec__accelerator__name": H100,
         "spec__model__shape": shape(),
         "spec__nodes": {"selector": {"type": "kwok"}},
+        # Pods of kwok have no engine that could say that it is idle.
+        "spec__drain": {"deadlineSeconds": 1},
     }
     return pool_manifest(name, **plain | changes)
 
@@ -74,6 +76,11 @@ class Look:
 
     def get(self, kind: str, name: str) -> Any:
         return self.cluster.get(kind, name, "-n", self.namespace)
+
+    def deployment(self, pool: str = "low") -> Any:
+        """The pool's newest Deployment: that of its present revision."""
+        items = self.cluster.get("deploy", "-n", self.namespace, "-l", f"trimtab.dev/pool={pool}")["items"]
+        return max(items, key=lambda d: (d["metadata"]["creationTimestamp"], d["spec"]["replicas"]))
 
     def ready(self, kind: str, name: str) -> bool:
         return is_true(self.get(kind, name), "Ready")
@@ -111,10 +118,12 @@ def test_a_pool_becomes_ready_and_its_children_are_ours(cluster: Cluster, look: 
     cluster.kubectl("wait", "tpool/low", "-n", namespace, "--for=condition=Ready", "--timeout=60s")
     live = look.get("tpool", "low")
     for kind in ("deploy", "svc", "pdb"):
-        child = look.get(kind, "low-engine")
+        child = look.deployment() if kind == "deploy" else look.get(kind, "low-engine")
         (reference,) = child["metadata"]["ownerReferences"]
         assert (reference["uid"], reference["controller"]) == (live["metadata"]["uid"], True)
-    fields = cluster.get("deploy", "low-engine", "-n", namespace, "--show-managed-fields")["metadata"]["managedFields"]
+    fields = cluster.get("deploy", look.deployment()["metadata"]["name"], "-n", namespace, "--show-managed-fields")[
+        "metadata"
+    ]["managedFields"]
     managers = {f["manager"]: f["fieldsV1"] for f in fields if f["operation"] == "Apply"}
     assert sorted(managers) == ["trimtab", "trimtab-replicas"]
     assert managers["trimtab-replicas"] == {"f:spec": {"f:replicas": {}}}
@@ -132,10 +141,12 @@ def test_an_edit_reaches_the_pods_and_scale_moves_replicas(cluster: Cluster, loo
     look.patch("tpool", "low", {"recipe": {"preset": "throughput"}})
 
     def flags() -> str:
-        return " ".join(look.get("deploy", "low-engine")["spec"]["template"]["spec"]["containers"][0]["command"])
+        return " ".join(look.deployment()["spec"]["template"]["spec"]["containers"][0]["command"])
 
     wait_until("the new flags", lambda: "--performance-mode throughput" in flags(), 30)
-    assert look.get("deploy", "low-engine")["spec"]["replicas"] == 1
+    wait_until("the roll-out", lambda: look.condition("tpool", "low", "RolledOut")["status"] == "True", 60)
+    wait_until("Ready", lambda: look.ready("tpool", "low"), 60)
+    assert look.deployment()["spec"]["replicas"] == 1
     cluster.kubectl("scale", "tpool/low", "-n", namespace, "--replicas=3")
     wait_until("three replicas", lambda: look.get("tpool", "low").get("status", {}).get("readyReplicas") == 3, 60)
     cluster.kubectl("scale", "tpool/low", "-n", namespace, "--replicas=0")
@@ -180,7 +191,7 @@ def test_a_refused_recipe_says_field_value_and_fix(cluster: Cluster, look: Look,
 def test_a_field_that_the_server_refuses_is_shown_in_its_words(cluster: Cluster, look: Look, namespace: str):
     cluster.apply([pool(namespace, spec__engine={"pod": {"volumes": [{"name": "x", "emptyDirr": {}}]}})])
     message = look.wait_reason("tpool", "low", "ApplyRejected")
-    assert message.startswith("the API server refused Deployment low-engine: ")
+    assert message.startswith("the API server refused Deployment low-engine-")
     assert "emptyDirr" in message
 
 

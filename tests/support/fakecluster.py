@@ -66,7 +66,9 @@ class FakeCluster:
         self._maybe_fail("apply_status")
         return self._apply(manifest, manager, status=True)
 
-    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str) -> None:
+    async def delete(
+        self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace_seconds: int | None = None
+    ) -> None:
         live = self.objects.get((kind.kind, namespace, name))
         if live is not None and live["metadata"]["uid"] == uid:
             self.calls.append(("delete", kind.kind, name))

@@ -1,5 +1,6 @@
 """The operator's parts wired to a fake cluster, a clock that tests set, and builders of live objects."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ from support.manifests import policy_manifest, pool_manifest, shape
 from trimtab_operator.core import names
 from trimtab_operator.core.desired import ChildSettings
 from trimtab_operator.core.kinds import DEPLOYMENT, POD
+from trimtab_operator.core.revisions import ReplicaPod
 from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.telemetry import Telemetry
 from trimtab_operator.shell.wakeups import Wakeups
@@ -26,6 +28,16 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@dataclass
+class FakeLoads:
+    """An EngineLoads that answers for the pods it was given."""
+
+    readings: dict[str, int] = field(default_factory=dict)
+
+    async def in_flight(self, pods: Iterable[ReplicaPod]) -> Mapping[str, int]:
+        return {pod.name: self.readings[pod.name] for pod in pods if pod.name in self.readings}
 
 
 @dataclass
@@ -52,6 +64,15 @@ class Bench:
         self.deps.world.indices.update(self.cluster.world().indices)
         return self.deps
 
+    def engine(self, pool: str = "low") -> str:
+        """Name of the pool's Deployment; of the newest where there are several."""
+        made = [
+            m
+            for (kind, _, _), m in self.cluster.objects.items()
+            if kind == DEPLOYMENT.kind and m["metadata"].get("labels", {}).get(names.POOL_LABEL) == pool
+        ]
+        return str(made[-1]["metadata"]["name"])
+
     def add_pool(self, name: str = "low", **changes: Any) -> None:
         plain = {"spec__accelerator__name": H100, "spec__model__shape": shape()}
         self.cluster.put(pool_manifest(name, **plain | changes))
@@ -75,8 +96,11 @@ class Bench:
         for key in [k for k in self.cluster.objects if k[0] == POD.kind and k[2].startswith(f"{pool}-engine-")]:
             del self.cluster.objects[key]
         kinds = ["ready"] * ready + ["starting"] * starting + ["draining"] * draining
+        revision = self.engine(pool).rpartition("-")[2]
         for i, kind in enumerate(kinds):
-            self.cluster.put(pod(f"{pool}-engine-{i}", kind, pool=pool, gpus=gpus))
+            made = pod(f"{pool}-engine-{i}", kind, pool=pool, gpus=gpus)
+            made["metadata"]["labels"] |= {names.REVISION_LABEL: revision, names.SERVING_LABEL: names.SERVING}
+            self.cluster.put(made)
 
     def settle(self, name: str, *, ready: int) -> None:
         """The Deployment controller has rolled everything out."""

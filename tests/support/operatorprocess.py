@@ -41,7 +41,7 @@ RULES: list[dict[str, Any]] = [
         "resources": ["resourceclaimtemplates"],
         "verbs": ["get", "list", "create", "patch", "delete"],
     },
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch", "patch", "delete"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "list"]},
     {
         "apiGroups": ["autoscaling", "keda.sh"],

@@ -68,10 +68,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaimtemplates]
   verbs: [get, list, create, patch, delete]
-# GPUs are counted from pods, those that end included.
+# GPUs are counted from pods, those that end included. A pod that drains gets a label (patch); one whose time to drain is
+# over has its grace shortened (delete).
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, patch, delete]
 # Events of ours; those of autoscalers about pods without a node are read.
 - apiGroups: [""]
   resources: [events]

@@ -15,6 +15,7 @@ STALLED = "Stalled"
 RECIPE_VALID = "RecipeValid"
 NODES_READY = "NodesReady"
 METRICS_AVAILABLE = "MetricsAvailable"
+ROLLED_OUT = "RolledOut"
 SCALING_OWNED = "ScalingOwned"
 CHILDREN_OWNED = "ChildrenOwned"
 

@@ -36,27 +36,56 @@ def policy_selector(policy: RoutingPolicy) -> dict[str, str]:
 
 
 def pool_objects(pool: InferencePool, resolution: Resolution, *, replicas: int | None) -> list[Manifest]:
-    """Deployment, headless Service, PodDisruptionBudget and NetworkPolicy of a pool whose recipe was accepted.
+    """Services, PodDisruptionBudget, NetworkPolicy and the present revision's Deployment of a pool that was accepted.
 
-    `replicas` None leaves the number of replicas to its own writer.
+    The Deployment's name ends in a digest of its pod template: another template is another Deployment. With a canary
+    the revision has a Service of its own. `replicas` None leaves the number of replicas to its own writer.
     """
     name, selector = names.engine_name(pool.metadata.name), pool_selector(pool)
     labels = childmeta.labels(component="engine", instance=pool.metadata.name, key=names.POOL_LABEL)
+    revision, deployment = _revision(pool, resolution, labels)
+    serving = {**selector, names.SERVING_LABEL: names.SERVING}
+    services = [_engine_service(pool, name, labels, serving)]
+    if pool.spec.rollout.canary is not None:
+        own = names.revision_name(pool.metadata.name, revision)
+        services.append(_engine_service(pool, own, labels, {**serving, names.REVISION_LABEL: revision}))
+    budget = childmeta.disruption_budget(pool, name, child_labels=labels, selector=selector)
+    network = networkpolicies.of_engines(pool)
+    # The NetworkPolicy before the pods that it isolates.
+    before = [*services, budget, *([network] if network else [])]
+    children = [childmeta.stamped(manifest) for manifest in (*before, deployment)]
+    if replicas is not None:
+        # After the digest: creating and keeping a Deployment is the same desire.
+        children[-1]["spec"]["replicas"] = replicas
+    return children
+
+
+def _revision(pool: InferencePool, resolution: Resolution, labels: dict[str, str]) -> tuple[str, Manifest]:
+    """The name of the present revision, and its Deployment."""
     queued = labels | childmeta.queue_labels(pool)
+    template = enginepod.pod_template(pool, resolution.flags, {**queued, names.SERVING_LABEL: names.SERVING})
+    revision = enginepod.revision_of(template)
+    own = {names.REVISION_LABEL: revision}
+    template["metadata"]["labels"] |= own
+    name = names.revision_name(pool.metadata.name, revision)
     deployment: Manifest = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": childmeta.metadata(pool, name, queued),
+        "metadata": childmeta.metadata(pool, name, {**queued, **own}),
         "spec": {
-            "selector": {"matchLabels": selector},
-            # A new replica never starts beside the old one it replaces: GPUs are counted.
+            "selector": {"matchLabels": {**pool_selector(pool), **own}},
+            # The template never changes; should somebody change it, no replica starts beside the one it replaces.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
-            "revisionHistoryLimit": 3,
-            "progressDeadlineSeconds": enginepod.STARTUP_SECONDS + enginepod.grace_seconds(pool),
-            "template": enginepod.pod_template(pool, resolution.flags, queued),
+            "revisionHistoryLimit": 1,
+            "progressDeadlineSeconds": pool.spec.rollout.progress_deadline_seconds,
+            "template": template,
         },
     }
-    service: Manifest = {
+    return revision, deployment
+
+
+def _engine_service(pool: InferencePool, name: str, labels: dict[str, str], selector: dict[str, str]) -> Manifest:
+    return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": childmeta.metadata(pool, name, labels),
@@ -67,14 +96,6 @@ def pool_objects(pool: InferencePool, resolution: Resolution, *, replicas: int |
             "ports": [{"name": "http", "port": names.ENGINE_PORT, "targetPort": "http", "protocol": "TCP"}],
         },
     }
-    budget = childmeta.disruption_budget(pool, name, child_labels=labels, selector=selector)
-    service, budget, deployment = (childmeta.stamped(manifest) for manifest in (service, budget, deployment))
-    if replicas is not None:
-        # After the digest: creating and keeping a Deployment is the same desire.
-        deployment["spec"]["replicas"] = replicas
-    network = networkpolicies.of_engines(pool)
-    # Before the pods that it isolates.
-    return [service, budget, *([childmeta.stamped(network)] if network else []), deployment]
 
 
 def policy_objects(

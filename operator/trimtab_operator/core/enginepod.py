@@ -1,5 +1,7 @@
 """The pod of one replica: vLLM with the resolved flags, hardened, with time to load and time to drain."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -48,6 +50,11 @@ def pod_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, st
         **gpuclaim.pod_annotations(pool),
     }
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+
+
+def revision_of(template: Manifest) -> str:
+    """Eight hex digits that name a template."""
+    return hashlib.sha256(json.dumps(childmeta.without_nulls(template), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def grace_seconds(pool: InferencePool) -> int:

@@ -57,8 +57,9 @@ class ReplicaRates:
 class PoolState:
     """A pool's replicas: how many it may have, should have, and really has.
 
-    `desired` is what the Deployment asks for now; `starting` pods do not answer yet; `draining` ones end. All of them
-    hold their GPUs. `scaled` pools have bounds between which the rebalancer chooses; others follow `start_replicas`.
+    `desired` is how many are meant to serve; `starting` pods do not answer yet; `draining` ones answer what is open or
+    end. All of them hold their GPUs. `scaled` pools have bounds between which the rebalancer chooses; others follow
+    `start_replicas`.
     """
 
     name: str
@@ -74,19 +75,30 @@ class PoolState:
     draining: int
     owner: str = ""
     """The autoscaler that sets the pool's `replicas`, if any; `scaled` is false then."""
+    balance: int = 0
+    """Replicas that a roll-out asks for beyond `desired`; negative: that it will ask for once their GPUs are free."""
+    reclaimable: int = 0
+    """Draining replicas that would serve again at once."""
 
     @property
     def gpus_held(self) -> int:
-        """GPUs of all pods that exist, or that the Deployment will create to reach `desired`."""
-        return self.gpus_per_replica * max(self.desired, self.ready + self.starting + self.draining)
+        """GPUs of all pods that exist, or that will be created to reach what is asked for."""
+        asked = self.desired + self.balance
+        return self.gpus_per_replica * max(asked, self.ready + self.starting + self.draining)
+
+    @property
+    def gpus_taken(self) -> int:
+        """GPUs that pods may hold at once if nobody takes another step.
+
+        A Deployment replaces an ending pod at once, so ending pods count on top of what is asked for.
+        """
+        return self.gpus_per_replica * (max(self.desired + self.balance, self.ready + self.starting) + self.draining)
 
     @property
     def gpus_committed(self) -> int:
-        """GPUs that may be held at once before the next step.
-
-        A Deployment replaces an ending pod at once, so ending pods count on top of `desired`.
-        """
-        return self.gpus_per_replica * (max(self.desired, self.ready + self.starting) + self.draining)
+        """GPUs that are not free for others: those taken, and those that a roll-out has promised its next replica."""
+        promised = self.gpus_per_replica * max(0, -self.balance - self.draining)
+        return self.gpus_taken + promised
 
 
 def pool_state(

@@ -15,6 +15,10 @@ from trimtab_crds.meta import GROUP
 FIELD_MANAGER = "trimtab"
 #: Field manager that owns `.spec.replicas` of a pool's Deployment and nothing else.
 REPLICAS_MANAGER = "trimtab-replicas"
+#: Field manager of what is remembered of a revision, in annotations of its Deployment.
+ROLLOUT_MANAGER = "trimtab-rollout"
+#: Field manager of what marks a pod that drains.
+DRAIN_MANAGER = "trimtab-drain"
 #: Field manager of `status` of our own resources.
 STATUS_MANAGER = "trimtab-status"
 
@@ -28,6 +32,19 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "trimtab"
 #: On pods whose GPUs are claimed by Dynamic Resource Allocation: how many, since the pod only names a template.
 GPUS_ANNOTATION = f"{GROUP}/gpus"
+#: On a pool's Deployments and pods: which template they are of.
+REVISION_LABEL = f"{GROUP}/revision"
+#: On engine pods: whether the pool's Services lead to them; "false" while they drain.
+SERVING_LABEL = f"{GROUP}/serving"
+SERVING, NOT_SERVING = "true", "false"
+#: On a pod that drains: since when, and what makes the ReplicaSet end it before others.
+DRAIN_ANNOTATION = f"{GROUP}/draining-since"
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+#: On a pool's Deployments: replicas asked for beyond the pool's number by a roll-out (negative: not asked for yet).
+BALANCE_ANNOTATION = f"{GROUP}/rollout-balance"
+#: On a pool's Deployments: since when a replica of it has answered, and why it was given up.
+PROVEN_ANNOTATION = f"{GROUP}/ready-since"
+FAILED_ANNOTATION = f"{GROUP}/rollout-failed"
 #: On every child: a digest of what we applied, so that an unchanged desire costs no write.
 DIGEST_ANNOTATION = f"{GROUP}/desired"
 
@@ -44,8 +61,13 @@ _DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
 def engine_name(pool: str) -> str:
-    """Name of the Deployment, the headless Service and the PodDisruptionBudget of a pool."""
+    """Name of the headless Service and the PodDisruptionBudget of a pool."""
     return _child(pool, "engine")
+
+
+def revision_name(pool: str, revision: str) -> str:
+    """Name of the Deployment of one revision of a pool, and of the Service that leads to it alone."""
+    return _child(pool, f"engine-{revision}")
 
 
 def router_name(policy: str) -> str:
@@ -62,6 +84,11 @@ def nodes_name(namespace: str, pool: str) -> str:
 def engine_host(pool: str, namespace: str) -> str:
     """DNS name whose addresses are the ready replicas of a pool, inside the cluster."""
     return f"{engine_name(pool)}.{namespace}.svc"
+
+
+def revision_host(pool: str, revision: str, namespace: str) -> str:
+    """The same for the replicas of one revision."""
+    return f"{revision_name(pool, revision)}.{namespace}.svc"
 
 
 def label_value(name: str) -> str:

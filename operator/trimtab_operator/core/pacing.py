@@ -12,6 +12,8 @@ class Result(Enum):
     """How a pass over one object ended."""
 
     DONE = "done"
+    MOVING = "moving"
+    """Replicas drain or roll out, so that more is to be done soon whether anything is heard or not."""
     INVALID = "invalid"
     """The spec cannot be acted on; only another spec helps."""
     BLOCKED = "blocked"
@@ -30,6 +32,7 @@ class Pace:
 
     resync_seconds: float = 300.0
     blocked_seconds: float = 30.0
+    moving_seconds: float = 2.0
 
 
 def next_delay(result: Result, failures: int, *, pace: Pace, jitter: float) -> float:
@@ -42,6 +45,8 @@ def next_delay(result: Result, failures: int, *, pace: Pace, jitter: float) -> f
         wait = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** min(failures - 1, 30))
     elif result is Result.BLOCKED:
         wait = pace.blocked_seconds
+    elif result is Result.MOVING:
+        wait = pace.moving_seconds
     else:
         wait = pace.resync_seconds
     return wait * (1 + jitter / 2)

@@ -11,6 +11,9 @@ from trimtab_operator.core.observe import Observation
 from trimtab_operator.core.problems import Problem
 from trimtab_operator.core.recipe import Resolution, replica_for
 from trimtab_operator.core.replica import planned_rates
+from trimtab_operator.core.revisions import PoolReplicas
+from trimtab_operator.core.rollout import Phase
+from trimtab_operator.core.rolloutstatus import revision_counts, rolled_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,9 @@ class PoolView:
 
     pool: InferencePool | None
     resolution: Resolution | None
+    replicas: PoolReplicas
     seen: Observation
+    """The replicas as one."""
     problem: Problem | None
     gpus: int
     nodes: Fact
@@ -37,12 +42,13 @@ def pool_status(view: PoolView, *, name: str, generation: int, now: float) -> di
     previous: Sequence[Mapping[str, Any]] = view.previous.get("conditions") or []
     accepted = resolution is not None and resolution.accepted
     status: dict[str, Any] = {
-        "conditions": conditions.merge(previous, _facts(view), generation=generation, now=now),
+        "conditions": conditions.merge(previous, _facts(view, now), generation=generation, now=now),
         "observedGeneration": generation,
         "replicas": seen.running,
         "readyReplicas": seen.ready,
         "desiredReplicas": seen.desired,
         "gpus": view.gpus,
+        **revision_counts(view.replicas),
         "selector": f"{names.POOL_LABEL}={names.label_value(name)}",
         # The engines go on with the flags of the last accepted recipe.
         "flags": list(resolution.flags) if resolution and accepted else view.previous.get("flags") or [],
@@ -53,20 +59,27 @@ def pool_status(view: PoolView, *, name: str, generation: int, now: float) -> di
 
 
 def target_reached(pool: InferencePool, seen: Observation, *, owned: bool = False) -> bool:
-    """Whether the pool asks for a number of replicas that the spec allows; `owned` pools follow `replicas` alone."""
+    """Whether the pool is meant to have a number that the spec allows; `owned` pools follow `replicas` alone."""
     scaling = None if owned else pool.spec.scaling
     if scaling is None:
         return seen.desired == pool.spec.replicas
     return scaling.min_replicas <= seen.desired <= scaling.max_replicas
 
 
-def _facts(view: PoolView) -> Iterable[Fact]:
+def _facts(view: PoolView, now: float) -> Iterable[Fact]:
+    rollout = rolled_out(view.pool, view.replicas, now=now)
     yield _recipe(view)
     yield view.nodes
+    if rollout is not None:
+        yield rollout
     yield from view.others
     if view.problem is not None:
         yield Fact(conditions.READY, status=False, reason=view.problem.reason, message=view.problem.message)
         yield Fact(conditions.STALLED, status=True, reason=view.problem.reason, message=view.problem.message)
+        return
+    if rollout is not None and rollout.reason == Phase.ROLLED_BACK:
+        yield Fact(conditions.READY, status=False, reason=rollout.reason, message=rollout.message)
+        yield Fact(conditions.STALLED, status=True, reason=rollout.reason, message=rollout.message)
         return
     yield from _progress(view)
 

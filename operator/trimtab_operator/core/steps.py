@@ -82,7 +82,9 @@ def _may_grow(fleet: Fleet, plan: Plan) -> Iterable[Step]:
     free = {name: budget_of(fleet, name) - committed_gpus(fleet.on(name)) for name in fleet.accelerators}
     for tier in _receivers(fleet, plan, fleet.tiers):
         pool, target = tier.pool, plan.targets[tier.pool.name]
-        fits = int(min(target - pool.desired, max(free[pool.accelerator], 0) // pool.gpus_per_replica))
+        # A replica that drains and serves again takes no GPU.
+        fits = pool.reclaimable + max(free[pool.accelerator], 0) // pool.gpus_per_replica
+        fits = int(min(target - pool.desired, fits))
         if fits > 0:
             cause, reason = _growth(fleet, tier, plan)
             yield _step(pool, pool.desired + fits, cause, reason, plan)

@@ -38,7 +38,9 @@ async def converge(
             problems.append(child_ending(what))
         elif (problem := await apply(deps, manifest, live, what)) is not None:
             problems.append(problem)
-    await _prune(deps, list(known.values()), desired, meta["uid"])
+    # Deployments of a pool are its revisions: what is left over of them goes replica by replica.
+    prune = [m for m in known.values() if not _has_replicas_writer(m)]
+    await _prune(deps, prune, desired, meta["uid"])
     if foreign:
         return not_ours(foreign)
     return problems[0] if problems else None
@@ -83,7 +85,8 @@ async def _name_conflict(deps: Deps, body: Manifest, what: str) -> None:
 
 
 def _has_replicas_writer(manifest: Mapping[str, Any]) -> bool:
-    return manifest["kind"] == DEPLOYMENT.kind and names.POOL_LABEL in manifest["metadata"]["labels"]
+    labels = manifest["metadata"].get("labels") or {}
+    return manifest["kind"] == DEPLOYMENT.kind and names.POOL_LABEL in labels
 
 
 async def _prepared(
@@ -101,22 +104,26 @@ async def _prepared(
 async def claim_replicas(deps: Deps, deployment: Mapping[str, Any]) -> Manifest:
     """Own the present `.spec.replicas` as its writer, unless the Deployment changed in between."""
     meta = deployment["metadata"]
-    body = replicas_body(deployment, int(deployment["spec"]["replicas"]))
+    balance = int((meta.get("annotations") or {}).get(names.BALANCE_ANNOTATION, 0))
+    body = replicas_body(deployment, int(deployment["spec"]["replicas"]), balance)
     body["metadata"]["resourceVersion"] = meta["resourceVersion"]
     answer = await deps.cluster.apply(body, manager=names.REPLICAS_MANAGER)
     deps.written.note(deployment, answer)
     return answer
 
 
-def replicas_body(deployment: Mapping[str, Any], replicas: int) -> Manifest:
-    """What the writer of replicas applies: the number and nothing else, to that very Deployment."""
+def replicas_body(deployment: Mapping[str, Any], replicas: int, balance: int) -> Manifest:
+    """What the writer of replicas applies to that very Deployment: the number, and what of it a roll-out borrowed."""
     meta = deployment["metadata"]
-    return {
+    body: Manifest = {
         "apiVersion": DEPLOYMENT.api_version,
         "kind": DEPLOYMENT.kind,
         "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
         "spec": {"replicas": replicas},
     }
+    if balance:
+        body["metadata"]["annotations"] = {names.BALANCE_ANNOTATION: str(balance)}
+    return body
 
 
 async def _prune(deps: Deps, live: list[Mapping[str, Any]], desired: Sequence[Manifest], owner_uid: str) -> None:

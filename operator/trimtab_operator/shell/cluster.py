@@ -96,8 +96,10 @@ class Cluster(Protocol):
         """Server-side apply of the status subresource."""
         ...
 
-    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str) -> None:
-        """Delete that very object; one that is gone already is fine."""
+    async def delete(
+        self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace_seconds: int | None = None
+    ) -> None:
+        """Delete that very object; one that is gone already is fine. `grace_seconds` shortens a pod's own grace."""
         ...
 
     async def create_event(self, event: Mapping[str, Any]) -> None:
@@ -161,9 +163,13 @@ class KubernetesCluster:
         """See Cluster."""
         return await self._apply(manifest, manager, "status")
 
-    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str) -> None:
+    async def delete(
+        self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace_seconds: int | None = None
+    ) -> None:
         """See Cluster."""
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        body: Manifest = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        if grace_seconds is not None:
+            body["gracePeriodSeconds"] = grace_seconds
         try:
             await self._write("DELETE", kind.path(namespace, name), body)
         except ClusterError as error:

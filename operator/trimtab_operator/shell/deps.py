@@ -76,6 +76,8 @@ class Deps:
     """Policies whose rebalancer may not move anything now, and why."""
     autoscalers: frozenset[Autoscaler] = frozenset()
     """Autoscalers of others, as of the last look."""
+    wanted: dict[Key, str] = field(default_factory=dict)
+    """The Deployment of the revision that each pool's spec asks for, once a pass found it acceptable."""
     conflicts: dict[tuple[str, str, str], Conflict] = field(default_factory=dict)
     """By kind, namespace and name: owners of whose children somebody else lately changed a field."""
     written: Written = field(default_factory=Written)

@@ -1,8 +1,10 @@
 """The rebalancer's fleet on Kubernetes, and the pools that follow their own `replicas`.
 
-Counts are read from the API server, not from the watches: two steps must never use the same free GPU. What cannot be
-counted for certain (a pool that is unreadable or gone while its pods still end) stops the tick: FleetUnknownError.
-One lock holds reads and writes of replicas apart, so a pool that a policy just claimed has no other writer in flight.
+Replicas are written here and nowhere else: by a policy's rebalancer through `PolicyFleet`, by `tend` for drains, for
+roll-outs and for pools that no policy moves. Counts are read from the API server, not from the watches: two steps must
+never use the same free GPU. What cannot be counted for certain (a pool that is unreadable or gone while its pods still
+end) stops the tick: FleetUnknownError. One lock holds reads and writes of replicas apart, so a pool that a policy just
+claimed has no other writer in flight.
 """
 
 import asyncio
@@ -25,10 +27,16 @@ from trimtab_operator.core.fleet import pool_state
 from trimtab_operator.core.kinds import DEPLOYMENT, POD, POLICY, POOL
 from trimtab_operator.core.observation import Observation, ObservedPool
 from trimtab_operator.core.observe import gpus_requested, is_ready, observe
+from trimtab_operator.core.resize import Write, resize, to_ask
+from trimtab_operator.core.revisions import PoolReplicas, pool_replicas
+from trimtab_operator.core.rollout import Room, expired
+from trimtab_operator.core.tending import Look, decide
 from trimtab_operator.core.tickreport import TickReport
-from trimtab_operator.shell.children import replicas_body
+from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.deps import Deps
+from trimtab_operator.shell.engineload import EngineLoads
 from trimtab_operator.shell.reconcile import readable_pools
+from trimtab_operator.shell.replicawrites import write_one
 from trimtab_operator.shell.world import Key, wake_key
 
 logger = logging.getLogger(__name__)
@@ -48,15 +56,16 @@ class ChangedError(Exception):
 class _Live:
     """What the API server says of one namespace: Deployments and pods of pools, by the pool's label value."""
 
-    deployments: Mapping[str, Manifest]
+    deployments: Mapping[str, list[Manifest]]
     pods: Mapping[str, list[Manifest]]
 
 
 class KubernetesFleet:
-    """The fleet as a whole. `of` is one policy's view of it; `follow` serves pools that no policy moves."""
+    """The fleet as a whole. `of` is one policy's view of it; `tend` keeps one pool's drains and roll-outs going."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: Deps, loads: EngineLoads) -> None:
         self.deps = deps
+        self.loads = loads
         self.lock = asyncio.Lock()
 
     def of(self, policy: Key) -> "PolicyFleet":
@@ -69,28 +78,90 @@ class KubernetesFleet:
         owners = claims(self.deps.world.all(POLICY, policy[0]))
         return [pool for pool in referenced(manifest or {}) if owners.get(pool) == policy[1]]
 
-    async def follow(self, key: Key) -> None:
-        """Let a pool that no policy moves have the replicas of its spec."""
-        async with self.lock:
-            if key[1] in claims(self.deps.world.all(POLICY, key[0])):
-                return
-            pool = readable_pools(self.deps, key[0]).get(key[1])
-            deployment = self.deps.world.deployment(POOL, key, names.engine_name(key[1]))
-            if pool is None or deployment is None or deployment["spec"].get("replicas") == pool.spec.replicas:
-                return
-            fresh = await self.deps.cluster.get(DEPLOYMENT, key[0], names.engine_name(key[1]))
-            if fresh is not None and fresh["spec"].get("replicas") != pool.spec.replicas:
-                await self.write(fresh, pool.spec.replicas)
+    async def tend(self, key: Key) -> bool:
+        """Go on with the pool's drains and its roll-out, and let a pool that no policy moves have its `replicas`.
 
-    async def write(self, deployment: Manifest, replicas: int) -> None:
-        """Write `.spec.replicas` of that very Deployment; the caller holds the lock."""
-        meta = deployment["metadata"]
-        if not any(r.get("kind") == POOL.kind and r.get("controller") for r in meta.get("ownerReferences") or []):
-            raise ChangedError(f"Deployment {meta['name']} does not belong to a pool")
-        await self.deps.cluster.apply(replicas_body(deployment, replicas), manager=names.REPLICAS_MANAGER)
-        logger.info(
-            "%s in %s: replicas %s to %s", meta["name"], meta["namespace"], deployment["spec"]["replicas"], replicas
-        )
+        At rest nothing is asked of the API server. Returns whether there is more to do soon.
+        """
+        pool = readable_pools(self.deps, key[0]).get(key[1])
+        if pool is None:
+            return False
+        known = self._watched(key)
+        asked = to_ask(known, victims=known.rolling or self._follows(key, pool) not in (None, known.intended))
+        in_flight = await self.loads.in_flight(asked) if asked else {}
+        look = Look(pool, self._follows(key, pool), in_flight, self.deps.clock())
+        if not decide(known, look, Room(surge=True, regrow=True)):
+            await self._forget(key, known, pool)
+            return known.rolling or known.drains_since is not None
+        async with self.lock:
+            live = await self.read(key[0], [key[1]])
+            fresh = self.replicas(key, live)
+            look = replace(look, follows=self._follows(key, pool), now=self.deps.clock())
+            await self.execute(live, key, decide(fresh, look, await self._room(key, pool, fresh)))
+        return True
+
+    async def read(self, namespace: str, pools: Iterable[str]) -> _Live:
+        """Deployments and pods of these pools as of now."""
+        values = ",".join(sorted(names.label_value(pool) for pool in pools))
+        if not values:
+            return _Live({}, {})
+        selector = f"{names.POOL_LABEL} in ({values})"
+        listed = [await self.deps.cluster.list_all(kind, namespace, selector) for kind in (DEPLOYMENT, POD)]
+        grouped: list[dict[str, list[Manifest]]] = [{}, {}]
+        for items, groups in zip(listed, grouped, strict=True):
+            for item in items:
+                groups.setdefault(item["metadata"]["labels"][names.POOL_LABEL], []).append(item)
+        return _Live(*grouped)
+
+    def replicas(self, key: Key, live: _Live) -> PoolReplicas:
+        """One pool's replicas out of what was read."""
+        value = names.label_value(key[1])
+        owned = [d for d in live.deployments.get(value, ()) if _is_a_pools(d)]
+        return pool_replicas(owned, live.pods.get(value, ()), wanted=self.deps.wanted.get(key, ""))
+
+    async def execute(self, live: _Live, key: Key, writes: Iterable[Write]) -> None:
+        """Write; the caller holds the lock and has just read. What is gone meanwhile is seen at the next look."""
+        deployments = {d["metadata"]["name"]: d for d in live.deployments.get(names.label_value(key[1]), ())}
+        for write in writes:
+            try:
+                await write_one(self.deps, key[0], deployments, write)
+            except ClusterError as error:
+                if not error.is_precondition:
+                    raise
+                logger.info("pool %s/%s changed meanwhile: %s", *key, error)
+                return
+
+    def _watched(self, key: Key) -> PoolReplicas:
+        children = self.deps.world.children(POOL, key)
+        deployments = [m for m in children if m["kind"] == DEPLOYMENT.kind and _is_a_pools(m)]
+        return pool_replicas(deployments, self.deps.world.pods(POOL, key), wanted=self.deps.wanted.get(key, ""))
+
+    def _follows(self, key: Key, pool: InferencePool) -> int | None:
+        """The number of replicas that the pool has by its spec; None where a policy moves it."""
+        return None if key[1] in claims(self.deps.world.all(POLICY, key[0])) else pool.spec.replicas
+
+    async def _room(self, key: Key, pool: InferencePool, own: PoolReplicas) -> Room:
+        """What the budget allows a roll-out. Without one, only what the pool held before."""
+        owner = claims(self.deps.world.all(POLICY, key[0])).get(key[1])
+        budgeted = None if owner is None else await self.of((key[0], owner)).free_gpus(key[1])
+        if budgeted is None:
+            held = max(own.intended + own.balance, own.ready + own.starting) + own.draining
+            return Room(surge=False, regrow=held < own.intended)
+        fits = budgeted >= pool.spec.accelerator.count
+        return Room(surge=fits, regrow=fits)
+
+    async def _forget(self, key: Key, known: PoolReplicas, pool: InferencePool) -> None:
+        """Delete revisions beyond the history."""
+        for revision in expired(known, pool.spec.rollout) if not known.rolling else ():
+            live = self.deps.world.deployment(POOL, key, revision.name)
+            if live is not None and "deletionTimestamp" not in live["metadata"]:
+                await self.deps.cluster.delete(DEPLOYMENT, key[0], revision.name, uid=live["metadata"]["uid"])
+
+
+def _is_a_pools(deployment: Manifest) -> bool:
+    """Whether a pool controls it; what merely carries the label is somebody else's."""
+    references = deployment["metadata"].get("ownerReferences") or []
+    return any(r.get("kind") == POOL.kind and r.get("controller") for r in references)
 
 
 class PolicyFleet:
@@ -104,32 +175,65 @@ class PolicyFleet:
 
     async def observe(self, policy: str) -> Observation | None:
         """See FleetPort. Raises FleetUnknownError and ClusterError."""
-        manifest = self._deps.world.one(POLICY, split(policy))
+        parsed = self._parsed()
+        if parsed is None or parsed.key != policy:
+            return None
+        async with self._fleet.lock:
+            mine = self._fleet.claimed_by(self._key)
+            live = await self._fleet.read(self._key[0], mine)
+        return self._observation(parsed, mine, live)
+
+    def _parsed(self) -> RoutingPolicy | None:
+        manifest = self._deps.world.one(POLICY, self._key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
             return None
         try:
             parsed = load(_with_report(manifest, self._deps.reports.get(self._key)))
         except SpecInvalid:
             return None
-        if not isinstance(parsed, RoutingPolicy):
-            return None
-        async with self._fleet.lock:
-            mine = self._fleet.claimed_by(self._key)
-            live = await self._read(mine)
-        return self._observation(parsed, mine, live)
+        return parsed if isinstance(parsed, RoutingPolicy) else None
 
     async def set_replicas(self, pool: str, replicas: int) -> None:
         """See FleetPort. Raises ChangedError when the step was planned from something else, and ClusterError."""
-        namespace, name = split(pool)
+        namespace, name = key = split(pool)
+        in_flight = await self._in_flight(key, replicas)
         async with self._fleet.lock:
             if name not in self._fleet.claimed_by(self._key):
                 raise ChangedError(f"{pool} is no longer moved by this policy")
-            deployment = await self._deps.cluster.get(DEPLOYMENT, namespace, names.engine_name(name))
-            now = None if deployment is None else int(deployment["spec"]["replicas"])
+            live = await self._fleet.read(namespace, [name])
+            fresh = self._fleet.replicas(key, live)
             planned = self._planned_from.get(name)
-            if deployment is None or now != planned:
+            if fresh.target is None or fresh.intended != planned:
+                now = None if fresh.target is None else fresh.intended
                 raise ChangedError(f"{pool} has {now} replicas, the step was planned from {planned}")
-            await self._fleet.write(deployment, replicas)
+            await self._fleet.execute(live, key, resize(fresh, replicas, in_flight))
+
+    async def free_gpus(self, pool: str) -> int | None:
+        """GPUs of the pool's kind that nobody holds and no roll-out of another pool was promised; None: no budget.
+
+        The caller holds the lock.
+        """
+        policy = self._parsed()
+        mine = self._fleet.claimed_by(self._key)
+        if policy is None or pool not in mine:
+            return None
+        try:
+            seen = self._observation(policy, mine, await self._fleet.read(self._key[0], mine))
+        except FleetUnknownError:
+            return 0
+        own = seen.pools[pool].state if pool in seen.pools else None
+        budgets = {budget.accelerator: budget.gpus for budget in policy.spec.rebalance.gpu_budget}
+        if own is None or own.accelerator not in budgets:
+            return None
+        others = [o.state for name, o in seen.pools.items() if name != pool and o.state.accelerator == own.accelerator]
+        return budgets[own.accelerator] - own.gpus_taken - sum(state.gpus_committed for state in others)
+
+    async def _in_flight(self, key: Key, replicas: int) -> Mapping[str, int]:
+        """Requests in flight where a victim is to be chosen."""
+        if replicas >= self._planned_from.get(key[1], 0):
+            return {}
+        pods = pool_replicas((), self._deps.world.pods(POOL, key))
+        return await self._fleet.loads.in_flight(to_ask(pods, victims=True))
 
     async def report(self, policy: str, report: TickReport) -> None:
         """See FleetPort: the policy's own loop writes it into the status."""
@@ -140,18 +244,6 @@ class PolicyFleet:
         if report != before:
             self._deps.wakeups.poke(wake_key(POLICY, self._key))
 
-    async def _read(self, pools: Iterable[str]) -> _Live:
-        values = ",".join(sorted(names.label_value(pool) for pool in pools))
-        if not values:
-            return _Live({}, {})
-        selector = f"{names.POOL_LABEL} in ({values})"
-        deployments = await self._deps.cluster.list_all(DEPLOYMENT, self._key[0], selector)
-        pods: dict[str, list[Manifest]] = {}
-        for pod in await self._deps.cluster.list_all(POD, self._key[0], selector):
-            pods.setdefault(pod["metadata"]["labels"][names.POOL_LABEL], []).append(pod)
-        by_name = {deployment["metadata"]["name"]: deployment for deployment in deployments}
-        return _Live(by_name, pods)
-
     def _owner(self, pool: str) -> str:
         owner = owner_of(self._deps.autoscalers, self._key[0], pool)
         return owner.title if owner else ""
@@ -161,12 +253,12 @@ class PolicyFleet:
         found: dict[str, ObservedPool] = {}
         cold_start_seconds = 0.0
         for name in mine:
-            deployment = live.deployments.get(names.engine_name(name))
             pods = live.pods.get(names.label_value(name), [])
+            replicas = self._fleet.replicas((self._key[0], name), live)
             if name not in readable:
                 _refuse_unknown(name, pods)
-            elif deployment is not None or pods:
-                found[name] = _observed(readable[name], deployment, pods, self._owner(name))
+            elif replicas.revisions:
+                found[name] = _observed(readable[name], replicas, pods, self._owner(name))
                 self._planned_from[name] = found[name].state.desired
                 cold_start_seconds = max(cold_start_seconds, *(_cold_start_seconds(pod) for pod in pods), 0.0)
         return Observation(policy=policy, pools=found, cold_start_seconds=cold_start_seconds)
@@ -180,11 +272,11 @@ def _refuse_unknown(name: str, pods: list[Manifest]) -> None:
         )
 
 
-def _observed(pool: InferencePool, deployment: Manifest | None, pods: list[Manifest], owner: str) -> ObservedPool:
-    seen = observe(deployment, pods)
+def _observed(pool: InferencePool, seen: PoolReplicas, pods: list[Manifest], owner: str) -> ObservedPool:
     state = pool_state(
-        pool, desired=seen.desired, ready=seen.ready, starting=seen.starting, draining=seen.draining, owner=owner
+        pool, desired=seen.intended, ready=seen.ready, starting=seen.starting, draining=seen.draining, owner=owner
     )
+    state = replace(state, balance=seen.balance, reclaimable=seen.reclaimable)
     # Pods of an earlier spec may hold more GPUs each than the present one says.
     largest = max((gpus_requested(pod) for pod in pods), default=0)
     return ObservedPool(pool, replace(state, gpus_per_replica=max(state.gpus_per_replica, largest)))

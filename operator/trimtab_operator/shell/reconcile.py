@@ -19,14 +19,17 @@ from trimtab_operator.core.autoscalers import owner_of, scaling_owned
 from trimtab_operator.core.claims import claims
 from trimtab_operator.core.conditions import Fact
 from trimtab_operator.core.desired import policy_objects, pool_objects, router_address
-from trimtab_operator.core.kinds import POLICY, POOL
+from trimtab_operator.core.kinds import DEPLOYMENT, POLICY, POOL
 from trimtab_operator.core.nodesready import nodes_ready, recent
 from trimtab_operator.core.observe import Observation, gpus_held, observe
+from trimtab_operator.core.ownership import is_owned
 from trimtab_operator.core.pacing import Result
 from trimtab_operator.core.policystatus import PolicyView, policy_status
 from trimtab_operator.core.poolstatus import PoolView, pool_status
 from trimtab_operator.core.problems import Problem, recipe_refused, spec_invalid
 from trimtab_operator.core.recipe import Resolution, resolve
+from trimtab_operator.core.revisions import PoolReplicas, pool_replicas
+from trimtab_operator.core.rolloutstatus import observe_pool
 from trimtab_operator.core.routerconfig import compile_config, unbudgeted
 from trimtab_operator.shell.children import converge
 from trimtab_operator.shell.deps import Deps, conflict_of, write_status
@@ -51,13 +54,16 @@ async def reconcile_pool(deps: Deps, key: Key) -> Result:
             problem = recipe_refused(resolution.reasons)
         elif no_nodes is None:
             # A new Deployment starts empty: replicas come from their one writer, under the GPU budget.
-            problem = await converge(deps, POOL, live, pool_objects(pool, resolution, replicas=0))
+            objects = pool_objects(pool, resolution, replicas=0)
+            problem = await converge(deps, POOL, live, objects)
+            deps.wanted[key] = objects[-1]["metadata"]["name"]
             no_nodes = await converge_nodes(deps, live, pool) or await converge_claim(deps, live, pool)
         problem = problem or no_nodes
-    seen = _seen(deps, key)
+    replicas, seen = _seen(deps, key, live["metadata"]["uid"])
     view = PoolView(
         pool=pool if isinstance(pool, InferencePool) else None,
         resolution=resolution,
+        replicas=replicas,
         seen=seen,
         problem=problem,
         gpus=gpus_held(deps.world.pods(POOL, key)),
@@ -154,7 +160,7 @@ def _parsed(live: Manifest) -> tuple[Resource | None, Problem | None]:
 def _others(deps: Deps, key: Key, pool: Resource | None) -> tuple[Fact, ...]:
     """What the pool's conditions say of others: who scales it, and who changed its children."""
     scaling = isinstance(pool, InferencePool) and pool.spec.scaling is not None
-    deployments = [names.engine_name(key[1])]
+    deployments = [m["metadata"]["name"] for m in deps.world.children(POOL, key) if m["kind"] == DEPLOYMENT.kind]
     scaled = scaling_owned(deps.autoscalers, namespace=key[0], pool=key[1], deployments=deployments, scaling=scaling)
     return tuple(fact for fact in (scaled, conflict_of(deps, POOL, key)) if fact is not None)
 
@@ -173,9 +179,11 @@ async def _nodes(deps: Deps, key: Key, view: _NodesView) -> Fact:
     return nodes_ready(pool, pods, problem=view.problem, trouble=view.trouble, events=events)
 
 
-def _seen(deps: Deps, key: Key) -> Observation:
-    deployment = deps.world.deployment(POOL, key, names.engine_name(key[1]))
-    return observe(deployment, deps.world.pods(POOL, key))
+def _seen(deps: Deps, key: Key, uid: str) -> tuple[PoolReplicas, Observation]:
+    deployments = [m for m in deps.world.children(POOL, key) if m["kind"] == DEPLOYMENT.kind and is_owned(m, uid)]
+    pods = deps.world.pods(POOL, key)
+    replicas = pool_replicas(deployments, pods, wanted=deps.wanted.get(key, ""))
+    return replicas, observe_pool(replicas, deployments, pods)
 
 
 def _result(problem: Problem | None) -> Result:

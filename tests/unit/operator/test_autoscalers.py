@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from support.fleets import busy, fleet, pool, tier
-from support.operatorparts import H100, Bench
+from support.operatorparts import H100, Bench, FakeLoads
 from trimtab_operator.core.autoscalers import read_autoscalers, scaling_owned
 from trimtab_operator.core.kinds import AUTOSCALER, DEPLOYMENT, POD, POLICY, POOL, SCALED_OBJECT
 from trimtab_operator.core.rebalance import plan
@@ -121,7 +121,7 @@ def test_a_pool_that_an_hpa_drives_follows_its_replicas_and_counts(bench: Bench)
     assert bench.conditions(POOL, "low")["ScalingOwned"] == ("True", "HorizontalPodAutoscaler")
     assert "spec.scaling is not used meanwhile" in bench.message(POOL, "low", "ScalingOwned")
     bench.run_pods("low", ready=2)
-    seen = asyncio.run(KubernetesFleet(bench.refresh()).of(("default", "chat")).observe("default/chat"))
+    seen = asyncio.run(KubernetesFleet(bench.refresh(), FakeLoads()).of(("default", "chat")).observe("default/chat"))
     assert seen is not None
     state = seen.pools["low"].state
     assert (state.scaled, state.start_replicas, state.gpus_held) == (False, 3, 2)
@@ -156,7 +156,7 @@ def test_labels_of_kueue_reach_the_pods(bench: Bench):
     queue = {"kueue.x-k8s.io/queue-name": "gpus", "kueue.x-k8s.io/priority-class": "prod"}
     bench.cluster.change(POOL, "low", {"metadata": {"labels": {**queue, "argocd.argoproj.io/instance": "x"}}})
     asyncio.run(reconcile_pool(bench.refresh(), KEY))
-    (made,) = [m for (k, _, n), m in bench.cluster.objects.items() if k == DEPLOYMENT.kind and n.startswith("low-")]
+    made = bench.cluster.one(DEPLOYMENT, bench.engine())
     for labels in (made["metadata"]["labels"], made["spec"]["template"]["metadata"]["labels"]):
         assert {key: labels[key] for key in queue} == queue
         assert "argocd.argoproj.io/instance" not in labels

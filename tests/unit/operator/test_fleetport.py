@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from support.manifests import tier
-from support.operatorparts import H100, Bench, pod
+from support.operatorparts import H100, Bench, FakeLoads, pod
 from trimtab_crds.routingpolicy import Move
 from trimtab_operator.core import names
 from trimtab_operator.core.kinds import DEPLOYMENT, POD, POLICY, POOL
@@ -31,7 +31,7 @@ def bench() -> Bench:
 
 @pytest.fixture
 def fleet(bench: Bench) -> PolicyFleet:
-    return KubernetesFleet(bench.refresh()).of(("default", "chat"))
+    return KubernetesFleet(bench.refresh(), FakeLoads()).of(("default", "chat"))
 
 
 def observe(bench: Bench, fleet: PolicyFleet) -> Any:
@@ -45,7 +45,7 @@ def set_replicas(bench: Bench, fleet: PolicyFleet, pool: str, replicas: int) -> 
 
 
 def replicas(bench: Bench, pool: str) -> int:
-    return int(bench.cluster.one(DEPLOYMENT, f"{pool}-engine")["spec"]["replicas"])
+    return int(bench.cluster.one(DEPLOYMENT, bench.engine(pool))["spec"]["replicas"])
 
 
 def test_it_counts_pods_one_by_one_ending_ones_included(bench: Bench, fleet: PolicyFleet):
@@ -65,9 +65,9 @@ def test_it_reads_the_api_server_and_not_the_watches(bench: Bench, fleet: Policy
 
 
 def test_replicas_are_written_under_their_own_manager_and_nothing_else(bench: Bench, fleet: PolicyFleet):
-    before = bench.cluster.one(DEPLOYMENT, "low-engine")["spec"]["template"]
+    before = bench.cluster.one(DEPLOYMENT, bench.engine())["spec"]["template"]
     set_replicas(bench, fleet, "low", 3)
-    after = bench.cluster.one(DEPLOYMENT, "low-engine")
+    after = bench.cluster.one(DEPLOYMENT, bench.engine())
     assert after["spec"]["replicas"] == 3
     assert after["spec"]["template"] == before
     assert [f["manager"] for f in after["metadata"]["managedFields"]] == [names.REPLICAS_MANAGER]
@@ -82,7 +82,7 @@ def test_an_observation_shows_a_write_at_once(bench: Bench, fleet: PolicyFleet):
 
 def test_a_deployment_that_changed_since_is_not_written(bench: Bench, fleet: PolicyFleet):
     observe(bench, fleet)
-    bench.cluster.change(DEPLOYMENT, "low-engine", {"spec": {"replicas": 5}})
+    bench.cluster.change(DEPLOYMENT, bench.engine(), {"spec": {"replicas": 5}})
     with pytest.raises(ChangedError, match="default/low has 5 replicas, the step was planned from 0"):
         asyncio.run(fleet.set_replicas("default/low", 1))
     assert replicas(bench, "low") == 5
@@ -90,11 +90,11 @@ def test_a_deployment_that_changed_since_is_not_written(bench: Bench, fleet: Pol
 
 def test_a_deployment_that_is_gone_or_not_a_pools_is_not_written(bench: Bench, fleet: PolicyFleet):
     observe(bench, fleet)
-    owned = bench.cluster.one(DEPLOYMENT, "low-engine")
+    owned = bench.cluster.one(DEPLOYMENT, bench.engine())
     del owned["metadata"]["ownerReferences"]
-    with pytest.raises(ChangedError, match="does not belong to a pool"):
+    with pytest.raises(ChangedError, match="has None replicas"):
         asyncio.run(fleet.set_replicas("default/low", 1))
-    bench.cluster.remove(DEPLOYMENT, "low-engine")
+    bench.cluster.remove(DEPLOYMENT, bench.engine())
     with pytest.raises(ChangedError, match="has None replicas"):
         asyncio.run(fleet.set_replicas("default/low", 1))
 
@@ -160,7 +160,7 @@ class TestFollow:
     """Pools that no policy moves."""
 
     def follow(self, bench: Bench, name: str = "low") -> None:
-        asyncio.run(KubernetesFleet(bench.refresh()).follow(("default", name)))
+        asyncio.run(KubernetesFleet(bench.refresh(), FakeLoads()).tend(("default", name)))
 
     def test_a_pool_in_a_policy_is_not_followed(self, bench: Bench):
         self.follow(bench)
@@ -186,7 +186,7 @@ class TestFollow:
 
     def test_a_pool_without_a_deployment_waits(self, bench: Bench):
         bench.cluster.remove(POLICY, "chat")
-        bench.cluster.remove(DEPLOYMENT, "low-engine")
+        bench.cluster.remove(DEPLOYMENT, bench.engine())
         bench.cluster.writes()
         self.follow(bench)
         assert bench.cluster.writes() == []
@@ -195,8 +195,8 @@ class TestFollow:
         """The claim is read under the lock: a pool that a policy just claimed has no other writer left."""
 
         async def both() -> int:
-            fleet = KubernetesFleet(bench.deps)
-            following = asyncio.create_task(fleet.follow(("default", "low")))
+            fleet = KubernetesFleet(bench.deps, FakeLoads())
+            following = asyncio.create_task(fleet.tend(("default", "low")))
             await asyncio.sleep(0)
             bench.add_policy(spec__rebalance={"mode": "Apply", "gpuBudget": [{"accelerator": H100, "gpus": 8}]})
             bench.refresh()

@@ -31,12 +31,12 @@ def answer(bench: Bench) -> None:
     body = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": "low-engine", "namespace": "default"},
+        "metadata": {"name": bench.engine(), "namespace": "default"},
         "spec": {"replicas": 1},
     }
     asyncio.run(bench.cluster.apply(body, manager=names.REPLICAS_MANAGER))
     bench.run_pods(ready=1)
-    bench.settle("low-engine", ready=1)
+    bench.settle(bench.engine(), ready=1)
 
 
 def test_a_new_pool_is_in_progress_and_current_when_it_answers(bench: Bench):

@@ -35,12 +35,12 @@ def start(bench: Bench, replicas: int = 1) -> None:
     body = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": "low-engine", "namespace": "default"},
+        "metadata": {"name": bench.engine(), "namespace": "default"},
         "spec": {"replicas": replicas},
     }
     asyncio.run(bench.cluster.apply(body, manager=names.REPLICAS_MANAGER))
     bench.run_pods(ready=replicas)
-    bench.settle("low-engine", ready=replicas)
+    bench.settle(bench.engine(), ready=replicas)
     run(bench)
     bench.cluster.writes()
 
@@ -49,10 +49,11 @@ def test_a_new_pool_gets_its_children_and_starts_empty(bench: Bench):
     assert run(bench) is Result.DONE
     kinds = [kind for call, kind, name in bench.cluster.writes() if call == "apply"]
     assert kinds == ["Service", "PodDisruptionBudget", "Deployment", "Deployment"]
-    assert bench.cluster.one(DEPLOYMENT, "low-engine")["spec"]["replicas"] == 0
+    assert bench.cluster.one(DEPLOYMENT, bench.engine())["spec"]["replicas"] == 0
     assert bench.conditions(POOL, "low") == {
         "RecipeValid": ("True", "Accepted"),
         "NodesReady": ("True", "Scheduled"),
+        "RolledOut": ("True", "UpToDate"),
         "Ready": ("False", "WaitingForReplicas"),
         "Reconciling": ("True", "WaitingForReplicas"),
     }
@@ -62,7 +63,8 @@ def test_every_child_names_its_owner(bench: Bench):
     run(bench)
     uid = bench.cluster.one(POOL, "low")["metadata"]["uid"]
     for kind in (DEPLOYMENT, SERVICE, DISRUPTION_BUDGET):
-        (reference,) = bench.cluster.one(kind, "low-engine")["metadata"]["ownerReferences"]
+        name = bench.engine() if kind == DEPLOYMENT else "low-engine"
+        (reference,) = bench.cluster.one(kind, name)["metadata"]["ownerReferences"]
         assert (reference["uid"], reference["controller"]) == (uid, True)
 
 
@@ -73,6 +75,7 @@ def test_an_unchanged_world_costs_no_write(bench: Bench):
     assert bench.conditions(POOL, "low") == {
         "RecipeValid": ("True", "Accepted"),
         "NodesReady": ("True", "Scheduled"),
+        "RolledOut": ("True", "UpToDate"),
         "Ready": ("True", "Available"),
     }
 
@@ -85,25 +88,29 @@ def test_a_lagging_watch_costs_no_second_write(bench: Bench):
     assert [call for call in bench.cluster.writes() if call[0] == "apply"] == []
 
 
-def test_an_edit_reaches_the_children_and_leaves_replicas_alone(bench: Bench):
-    start(bench, replicas=3)
+def test_an_edit_makes_a_revision_without_replicas_and_leaves_the_old_one_alone(bench: Bench):
+    start(bench)
+    old = bench.cluster.one(DEPLOYMENT, bench.engine())
     bench.cluster.change(POOL, "low", {"spec": {"recipe": {"preset": "throughput"}}})
-    run(bench)
-    deployment = bench.cluster.one(DEPLOYMENT, "low-engine")
+    run(bench, times=2)
+    deployment = bench.cluster.one(DEPLOYMENT, bench.engine())
     command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
     assert command[command.index("--performance-mode") + 1] == "throughput"
-    assert deployment["spec"]["replicas"] == 3
+    assert deployment["spec"]["replicas"] == 0
+    assert bench.cluster.one(DEPLOYMENT, old["metadata"]["name"]) == old
+    assert bench.conditions(POOL, "low")["RolledOut"] == ("False", "RollingOut")
+    assert bench.conditions(POOL, "low")["Ready"] == ("False", "RollingOut")
 
 
 def test_replicas_survive_a_crash_between_creation_and_claim(bench: Bench):
     """Whoever applies a Deployment without `replicas` that nobody else owns makes the server default it to 1."""
     run(bench)
-    bench.cluster._applied.pop(("Deployment", "default", "low-engine", names.REPLICAS_MANAGER))
-    bench.cluster.change(DEPLOYMENT, "low-engine", {"metadata": {"labels": {"touched": "yes"}}})
+    bench.cluster._applied.pop(("Deployment", "default", bench.engine(), names.REPLICAS_MANAGER))
+    bench.cluster.change(DEPLOYMENT, bench.engine(), {"metadata": {"labels": {"touched": "yes"}}})
     bench.cluster.change(POOL, "low", {"spec": {"recipe": {"preset": "throughput"}}})
     bench.deps.written = type(bench.deps.written)()
     run(bench)
-    assert bench.cluster.one(DEPLOYMENT, "low-engine")["spec"]["replicas"] == 0
+    assert bench.cluster.one(DEPLOYMENT, bench.engine())["spec"]["replicas"] == 0
 
 
 def test_drift_in_a_child_is_taken_back(bench: Bench):
@@ -126,7 +133,7 @@ def test_a_foreign_object_is_never_touched_and_the_rest_is_made(bench: Bench):
     before = bench.cluster.put(theirs)
     assert run(bench) is Result.BLOCKED
     assert bench.cluster.one(SERVICE, "low-engine") == before
-    assert ("Deployment", "default", "low-engine") in bench.cluster.objects
+    assert bench.engine()
     assert bench.conditions(POOL, "low")["Ready"] == ("False", "NotOurs")
     assert bench.conditions(POOL, "low")["Stalled"] == ("True", "NotOurs")
     assert bench.message(POOL, "low", "Ready") == (
@@ -139,7 +146,7 @@ def test_an_object_of_an_earlier_pool_by_the_same_name_is_foreign(bench: Bench):
     bench.cluster.remove(POOL, "low")
     bench.add_pool()
     assert run(bench) is Result.BLOCKED
-    assert "Deployment low-engine" in bench.message(POOL, "low", "Ready")
+    assert f"Deployment {bench.engine()}" in bench.message(POOL, "low", "Ready")
 
 
 def test_a_child_that_ends_is_waited_for(bench: Bench):
@@ -163,13 +170,14 @@ def test_what_is_no_longer_desired_is_deleted(bench: Bench):
 
 def test_a_refused_recipe_leaves_the_engines_running(bench: Bench):
     start(bench, replicas=2)
-    before = bench.cluster.one(DEPLOYMENT, "low-engine")
+    before = bench.cluster.one(DEPLOYMENT, bench.engine())
     bench.cluster.change(POOL, "low", {"spec": {"engine": {"args": ["-tp", "2"]}}})
     assert run(bench) is Result.INVALID
-    assert bench.cluster.one(DEPLOYMENT, "low-engine") == before
+    assert bench.cluster.one(DEPLOYMENT, bench.engine()) == before
     assert bench.conditions(POOL, "low") == {
         "RecipeValid": ("False", "RecipeRefused"),
         "NodesReady": ("True", "Scheduled"),
+        "RolledOut": ("True", "UpToDate"),
         "Ready": ("False", "RecipeRefused"),
         "Stalled": ("True", "RecipeRefused"),
     }
@@ -264,7 +272,7 @@ def test_the_owner_s_labels_do_not_travel_but_for_the_allowed_one():
     labels = {"app.kubernetes.io/part-of": "assistant", "argocd.argoproj.io/instance": "prod"}
     bench.add_pool(metadata__labels=labels, metadata__annotations={"argocd.argoproj.io/tracking-id": "x"})
     run(bench)
-    deployment = bench.cluster.one(DEPLOYMENT, "low-engine")
+    deployment = bench.cluster.one(DEPLOYMENT, bench.engine())
     assert deployment["metadata"]["labels"]["app.kubernetes.io/part-of"] == "assistant"
     assert "argocd.argoproj.io/instance" not in deployment["metadata"]["labels"]
     assert list(deployment["metadata"]["annotations"]) == [names.DIGEST_ANNOTATION]

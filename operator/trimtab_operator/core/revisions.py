@@ -1,0 +1,257 @@
+"""A pool's replicas as they are: one Deployment per revision, their pods, which of them drain, and how many are meant.
+
+Nothing about a roll-out or a drain is remembered anywhere but on these objects: a pod that drains carries a label that
+takes it out of the pool's Service, a Deployment carries how many replicas a roll-out asked for on top of the pool's.
+The number of replicas that is *meant* follows from them, so that any leader goes on where the last one died.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from trimtab_operator.core import names
+from trimtab_operator.core.observe import is_ready
+
+Manifest = Mapping[str, Any]
+
+_ENDED = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPod:
+    """One pod that holds its GPUs. Instants are in epoch seconds.
+
+    `waits_since` is since when it is not ready, None while scheduling gates hold it (that time is the queue's).
+    """
+
+    name: str
+    uid: str
+    address: str
+    ready: bool
+    ending: bool
+    drains_since: float | None
+    waits_since: float | None = None
+    unscheduled_since: float | None = None
+    crash: str = ""
+    grace_seconds: int | None = None
+
+    @property
+    def cordoned(self) -> bool:
+        """Routers no longer send to it."""
+        return self.drains_since is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One Deployment and its pods. `proven_at` is when a replica of it first answered, None before."""
+
+    name: str
+    revision: str
+    asked: int
+    pods: tuple[ReplicaPod, ...] = ()
+    balance: int = 0
+    proven_at: float | None = None
+    failed: str = ""
+    created: str = ""
+
+    @property
+    def staying(self) -> tuple[ReplicaPod, ...]:
+        """Pods that nobody has begun to end."""
+        return tuple(pod for pod in self.pods if not pod.ending)
+
+    @property
+    def cordoned(self) -> tuple[ReplicaPod, ...]:
+        """Pods that drain and are not being ended yet, nor about to be: the Deployment still asks for them."""
+        marked = sorted((p for p in self.staying if p.cordoned), key=lambda p: (p.ready, p.drains_since, p.name))
+        surplus = len(self.staying) - self.asked
+        # A ReplicaSet ends pods that are not ready before ones with a low deletion cost.
+        leaving = max(0, surplus - self.starting)
+        return tuple(marked[leaving:])
+
+    @property
+    def serving(self) -> int:
+        """Replicas of it that are meant to serve."""
+        return self.asked - len(self.cordoned)
+
+    @property
+    def ready(self) -> int:
+        """Pods that answer and are sent to."""
+        return sum(pod.ready and not pod.cordoned for pod in self.staying)
+
+    @property
+    def starting(self) -> int:
+        """Pods that are to serve and do not answer."""
+        return sum(not pod.ready and not pod.cordoned for pod in self.staying)
+
+    @property
+    def missing(self) -> int:
+        """Pods that the Deployment's controller has not made yet."""
+        return max(0, self.asked - len(self.staying))
+
+    @property
+    def draining(self) -> int:
+        """Pods that drain or end."""
+        return len(self.pods) - self.ready - self.starting
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReplicas:
+    """All revisions of a pool. `wanted` is the name of the Deployment that the spec asks for; empty while unknown."""
+
+    revisions: tuple[Revision, ...]
+    wanted: str = ""
+
+    @property
+    def target(self) -> Revision | None:
+        """Where new replicas go: the wanted revision; the one that serves best where that failed or is not there."""
+        wanted = next((r for r in self.revisions if r.name == self.wanted), None)
+        if wanted is not None and not wanted.failed:
+            return wanted
+        return self.fallback(wanted) or wanted
+
+    def fallback(self, instead_of: Revision | None) -> Revision | None:
+        """The best other revision: one that has answered, serves most, answered last."""
+        others = [r for r in self.revisions if r.name and r != instead_of and not r.failed]
+        known = [r for r in others if r.proven_at is not None or r.ready or instead_of is None]
+        return max(known, key=_standing, default=None)
+
+    @property
+    def outdated(self) -> tuple[Revision, ...]:
+        """Other revisions that still are to serve."""
+        target = self.target
+        return tuple(r for r in self.revisions if r is not target and r.serving > 0)
+
+    @property
+    def balance(self) -> int:
+        """Replicas asked for beyond the pool's number."""
+        return sum(r.balance for r in self.revisions)
+
+    @property
+    def intended(self) -> int:
+        """Replicas that the pool is meant to have."""
+        return sum(r.serving for r in self.revisions) - self.balance
+
+    @property
+    def ready(self) -> int:
+        """See Revision."""
+        return sum(r.ready for r in self.revisions)
+
+    @property
+    def starting(self) -> int:
+        """See Revision."""
+        return sum(r.starting for r in self.revisions)
+
+    @property
+    def draining(self) -> int:
+        """See Revision."""
+        return sum(r.draining for r in self.revisions)
+
+    @property
+    def reclaimable(self) -> int:
+        """Draining replicas that would serve again at once."""
+        return len(self.target.cordoned) if self.target else 0
+
+    @property
+    def rolling(self) -> bool:
+        """A roll-out is under way."""
+        return bool(self.outdated) or self.balance != 0
+
+    @property
+    def drains_since(self) -> float | None:
+        """Since when the oldest drain goes on."""
+        return min((p.drains_since for r in self.revisions for p in r.pods if p.drains_since is not None), default=None)
+
+
+def _standing(revision: Revision) -> tuple[bool, int, float, str]:
+    """What makes a revision the one to go back to."""
+    proven = revision.proven_at is not None
+    return proven, revision.serving, revision.proven_at or 0.0, revision.created
+
+
+def pool_replicas(deployments: Iterable[Manifest], pods: Iterable[Manifest], *, wanted: str = "") -> PoolReplicas:
+    """A pool's revisions from its Deployments and pods; a pod of no Deployment counts with a revision of 0 replicas."""
+    by_revision: dict[str, list[ReplicaPod]] = {}
+    for pod in pods:
+        if pod.get("status", {}).get("phase") not in _ENDED:
+            by_revision.setdefault(_revision_of(pod), []).append(replica_pod(pod))
+    found = [_revision(deployment, by_revision.pop(_revision_of(deployment), [])) for deployment in deployments]
+    orphans = [Revision("", key, 0, tuple(pods)) for key, pods in sorted(by_revision.items())]
+    return PoolReplicas((*sorted(found, key=lambda r: (r.created, r.name)), *orphans), wanted)
+
+
+def _revision(deployment: Manifest, pods: list[ReplicaPod]) -> Revision:
+    meta = deployment["metadata"]
+    told = meta.get("annotations") or {}
+    return Revision(
+        name=meta["name"],
+        revision=_revision_of(deployment),
+        asked=int(deployment["spec"].get("replicas", 1)),
+        pods=tuple(sorted(pods, key=lambda p: p.name)),
+        balance=_integer(told.get(names.BALANCE_ANNOTATION)),
+        proven_at=_instant(told.get(names.PROVEN_ANNOTATION)),
+        failed=told.get(names.FAILED_ANNOTATION, ""),
+        created=meta.get("creationTimestamp", ""),
+    )
+
+
+def replica_pod(pod: Manifest) -> ReplicaPod:
+    """One pod."""
+    meta, status = pod["metadata"], pod.get("status", {})
+    scheduled = _condition(pod, "PodScheduled")
+    unscheduled = scheduled.get("status") == "False"
+    began = _instant(scheduled.get("lastTransitionTime")) or _instant(meta.get("creationTimestamp"))
+    ready_changed = _instant(_condition(pod, "Ready").get("lastTransitionTime"))
+    gated = unscheduled and scheduled.get("reason") == "SchedulingGated"
+    return ReplicaPod(
+        name=meta["name"],
+        uid=meta.get("uid", ""),
+        address=status.get("podIP", ""),
+        ready=is_ready(pod),
+        ending=bool(meta.get("deletionTimestamp")),
+        drains_since=_drains_since(meta),
+        waits_since=None if is_ready(pod) or gated else max(filter(None, (began, ready_changed)), default=None),
+        unscheduled_since=began if unscheduled else None,
+        crash=_crash(status),
+        grace_seconds=meta.get("deletionGracePeriodSeconds"),
+    )
+
+
+def _drains_since(meta: Manifest) -> float | None:
+    """A pod out of the Service without a time, by somebody's hand, has drained since it was made."""
+    if (meta.get("labels") or {}).get(names.SERVING_LABEL) != names.NOT_SERVING:
+        return None
+    said = (meta.get("annotations") or {}).get(names.DRAIN_ANNOTATION)
+    return _instant(said) or _instant(meta.get("creationTimestamp")) or 0.0
+
+
+def _crash(status: Manifest) -> str:
+    """Why its container is not tried again soon, once that is so for the third time."""
+    for container in status.get("containerStatuses") or []:
+        waiting = container.get("state", {}).get("waiting", {})
+        if waiting.get("reason") == "CrashLoopBackOff" and container.get("restartCount", 0) >= 3:
+            return f"CrashLoopBackOff after {container['restartCount']} restarts"
+    return ""
+
+
+def _condition(pod: Manifest, kind: str) -> Manifest:
+    conditions = pod.get("status", {}).get("conditions") or []
+    return next((c for c in conditions if c.get("type") == kind), {})
+
+
+def _revision_of(manifest: Manifest) -> str:
+    return str((manifest["metadata"].get("labels") or {}).get(names.REVISION_LABEL, ""))
+
+
+def _instant(text: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except (TypeError, ValueError):  # written by somebody's hand
+        return None
+
+
+def _integer(text: Any) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:  # written by somebody's hand
+        return 0
