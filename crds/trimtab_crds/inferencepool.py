@@ -488,7 +488,7 @@ class InferencePoolStatus(Status):
 
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Ready, Reconciling, Stalled, RecipeValid, NodesReady; ScalingOwned and ChildrenOwned where others "
+        description="Ready, Reconciling, Stalled, RecipeValid, NodesReady, RolledOut; ScalingOwned and ChildrenOwned where others "
         "scale the pool or change its children.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )

@@ -78,9 +78,8 @@ class Look:
         return self.cluster.get(kind, name, "-n", self.namespace)
 
     def deployment(self, pool: str = "low") -> Any:
-        """The pool's newest Deployment: that of its present revision."""
-        items = self.cluster.get("deploy", "-n", self.namespace, "-l", f"trimtab.dev/pool={pool}")["items"]
-        return max(items, key=lambda d: (d["metadata"]["creationTimestamp"], d["spec"]["replicas"]))
+        """The Deployment of the pool's present revision."""
+        return self.get("deploy", self.get("tpool", pool)["status"]["revision"])
 
     def ready(self, kind: str, name: str) -> bool:
         return is_true(self.get(kind, name), "Ready")
@@ -125,7 +124,7 @@ def test_a_pool_becomes_ready_and_its_children_are_ours(cluster: Cluster, look: 
         "metadata"
     ]["managedFields"]
     managers = {f["manager"]: f["fieldsV1"] for f in fields if f["operation"] == "Apply"}
-    assert sorted(managers) == ["trimtab", "trimtab-replicas"]
+    assert {"trimtab", "trimtab-replicas"} <= set(managers) <= {"trimtab", "trimtab-replicas", "trimtab-rollout"}
     assert managers["trimtab-replicas"] == {"f:spec": {"f:replicas": {}}}
     assert "f:replicas" not in managers["trimtab"]["f:spec"]
     assert (live["status"]["replicas"], live["status"]["readyReplicas"], live["status"]["gpus"]) == (2, 2, 2)

@@ -121,7 +121,7 @@ def _end(revision: Revision, done: Sequence[ReplicaPod]) -> list[Write]:
 
 
 def _has_drained(pod: ReplicaPod, in_flight: InFlight, deadline_seconds: int, now: float) -> bool:
-    drained_for = now - (pod.drains_since or 0.0)
+    drained_for = now - (0.0 if pod.drains_since is None else pod.drains_since)
     if not pod.ready or drained_for >= deadline_seconds:
         return True
     # Routers look names up again and again; until they have all noticed, nothing in flight means little.

@@ -8,6 +8,7 @@ The number of replicas that is *meant* follows from them, so that any leader goe
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf, isfinite
 from typing import Any
 
 from trimtab_operator.core import names
@@ -160,7 +161,8 @@ class PoolReplicas:
     @property
     def drains_since(self) -> float | None:
         """Since when the oldest drain goes on."""
-        return min((p.drains_since for r in self.revisions for p in r.pods if p.drains_since is not None), default=None)
+        since = [p.drains_since for r in self.revisions for p in r.pods if p.drains_since is not None]
+        return min(filter(isfinite, since), default=None)
 
 
 def _standing(revision: Revision) -> tuple[bool, int, float, str]:
@@ -218,11 +220,11 @@ def replica_pod(pod: Manifest) -> ReplicaPod:
 
 
 def _drains_since(meta: Manifest) -> float | None:
-    """A pod out of the Service without a time, by somebody's hand, has drained since it was made."""
+    """A pod out of the Service without a time, by somebody's hand, never comes to the end of a drain."""
     if (meta.get("labels") or {}).get(names.SERVING_LABEL) != names.NOT_SERVING:
         return None
     said = (meta.get("annotations") or {}).get(names.DRAIN_ANNOTATION)
-    return _instant(said) or _instant(meta.get("creationTimestamp")) or 0.0
+    return _instant(said) or inf
 
 
 def _crash(status: Manifest) -> str:

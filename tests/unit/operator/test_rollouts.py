@@ -359,6 +359,14 @@ class TestDrains:
         again.tick()
         assert again.asked() == [1]
 
+    def test_a_label_set_by_hand_neither_ends_a_replica_nor_stays(self):
+        story = Story().started(1)
+        (name,) = (p["metadata"]["name"] for p in story.play.pods())
+        story.bench.cluster.change(POD, name, {"metadata": {"labels": {names.SERVING_LABEL: "false"}}})
+        story.bench.clock.now += 100_000
+        story.run(3)
+        assert (story.cordoned(), story.play.ended, story.play.made) == ([], [], 1)
+
     def test_at_rest_the_api_server_is_not_asked(self):
         story = Story().started(2)
         story.run(2)
