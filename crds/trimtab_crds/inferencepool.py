@@ -488,8 +488,8 @@ class InferencePoolStatus(Status):
 
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Ready, Reconciling, Stalled, RecipeValid, NodesReady, RolledOut; ScalingOwned and ChildrenOwned where others "
-        "scale the pool or change its children.",
+        description="Ready, Reconciling, Stalled, RecipeValid, NodesReady, RolledOut; ScalingOwned and ChildrenOwned "
+        "where others scale the pool or change its children.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     observed_generation: int | None = Field(default=None, description="The generation this status speaks of.")
