@@ -22,13 +22,13 @@ class PoolView:
 
     pool: InferencePool | None
     resolution: Resolution | None
-    replicas: PoolReplicas
     seen: Observation
-    """The replicas as one."""
     problem: Problem | None
     gpus: int
     nodes: Fact
     """The condition NodesReady."""
+    replicas: PoolReplicas = PoolReplicas(())
+    """The revisions that `seen` sums up."""
     others: tuple[Fact, ...] = ()
     """Conditions about what others do to the pool: ScalingOwned, ChildrenOwned."""
     owned: bool = False
