@@ -27,7 +27,7 @@ class PoolView:
     gpus: int
     nodes: Fact
     """The condition NodesReady."""
-    replicas: PoolReplicas = PoolReplicas(())
+    replicas: PoolReplicas = field(default_factory=lambda: PoolReplicas(()))
     """The revisions that `seen` sums up."""
     others: tuple[Fact, ...] = ()
     """Conditions about what others do to the pool: ScalingOwned, ChildrenOwned."""
