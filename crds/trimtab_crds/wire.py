@@ -21,6 +21,14 @@ class Wire(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
 
 
+class CanaryConfig(Wire):
+    """Replicas of a pool that are tried with a share of its requests; they are among the pool's own replicas."""
+
+    host: str
+    """DNS name whose addresses are these replicas."""
+    weight_percent: int = Field(ge=1, le=99)
+
+
 class PoolConfig(Wire):
     """A pool as the router sees it."""
 
@@ -32,6 +40,8 @@ class PoolConfig(Wire):
     port: int = 8000
     addresses: list[str] = Field(default_factory=list)
     """`host:port` of every replica, where there is no DNS name."""
+    canary: CanaryConfig | None = None
+    """A revision that is being tried; without it every replica is like any other."""
     context_tokens: int | None = None
     reasoning: bool = False
     """The engine has a reasoning parser, so `thinking_token_budget` may be sent."""

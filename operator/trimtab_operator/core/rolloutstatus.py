@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_operator.core import conditions
+from trimtab_crds.wire import CanaryConfig
+from trimtab_operator.core import conditions, names
 from trimtab_operator.core.conditions import Fact, timestamp
 from trimtab_operator.core.observe import Observation, observe
 from trimtab_operator.core.revisions import PoolReplicas
@@ -53,6 +54,15 @@ def rolled_out(pool: InferencePool | None, replicas: PoolReplicas, *, now: float
             f"; {canary.weight_percent} % of the requests try the new one, {canary.pause_seconds} s from its start"
         )
     return Fact(conditions.ROLLED_OUT, status=False, reason=standing.value, message=message)
+
+
+def canary_of(pool: InferencePool, replicas: PoolReplicas, *, now: float) -> CanaryConfig | None:
+    """What routers are told of a revision that is being tried; None at all other times."""
+    target, canary = replicas.target, pool.spec.rollout.canary
+    if target is None or canary is None or phase(replicas, pool.spec.rollout, now=now) is not Phase.CANARY:
+        return None
+    host = names.revision_host(pool.metadata.name, target.revision, pool.metadata.namespace)
+    return CanaryConfig(host=host, weight_percent=canary.weight_percent)
 
 
 def revision_counts(replicas: PoolReplicas) -> dict[str, Any]:

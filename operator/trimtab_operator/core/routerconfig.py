@@ -5,12 +5,14 @@ on an engine without a reasoning parser, a budget beyond the context.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import SpecInvalid
 from trimtab_crds.recipespec import SpeculationMethod
 from trimtab_crds.routingpolicy import Budget, RebalanceMode, RoutingPolicy
 from trimtab_crds.wire import (
+    CanaryConfig,
     ClassConfig,
     ClassifierConfig,
     ContextConfig,
@@ -29,12 +31,17 @@ _REFUSED_WITH_SPECULATION = ["logit_bias", "min_p"]
 
 
 def compile_config(
-    policy: RoutingPolicy, pools: Pools, addresses: Mapping[str, Sequence[str]] | None = None
+    policy: RoutingPolicy,
+    pools: Pools,
+    addresses: Mapping[str, Sequence[str]] | None = None,
+    *,
+    canaries: Mapping[str, CanaryConfig] = MappingProxyType({}),
 ) -> RouterConfig:
     """The policy's document.
 
     `pools` are those of the policy's namespace by name. `addresses` lists `host:port` of every replica by pool, for
-    routers outside a cluster; without it a pool is found by the name of its headless Service. Raises SpecInvalid.
+    routers outside a cluster; without it a pool is found by the name of its headless Service. `canaries` are pools
+    whose new revision is being tried. Raises SpecInvalid.
     """
     problems = [*_problems(policy, pools)]
     if problems:
@@ -45,7 +52,7 @@ def compile_config(
         policy=policy.key,
         models=list(spec.models),
         tiers=[_tier(t.name, t.pool_ref.name, t.budget) for t in spec.tiers],
-        pools=[_pool(pools[name], None if addresses is None else addresses.get(name, ())) for name in used],
+        pools=[_pool(pools[n], None if addresses is None else addresses.get(n, ()), canaries.get(n)) for n in used],
         classes=[_class(c.name, c.tier, c.budget) for c in spec.classes],
         quality=spec.quality,
         manual=ManualConfig(**spec.manual.model_dump()),
@@ -124,7 +131,7 @@ def _class(name: str, tier: str, budget: Budget | None) -> ClassConfig:
     )
 
 
-def _pool(pool: InferencePool, addresses: Sequence[str] | None) -> PoolConfig:
+def _pool(pool: InferencePool, addresses: Sequence[str] | None, canary: CanaryConfig | None) -> PoolConfig:
     name, speculation = pool.metadata.name, pool.spec.recipe.speculation
     prompt_seconds, output_seconds, latency_seconds = _costs(pool)
     return PoolConfig(
@@ -133,6 +140,7 @@ def _pool(pool: InferencePool, addresses: Sequence[str] | None) -> PoolConfig:
         host=engine_host(name, pool.metadata.namespace) if addresses is None else None,
         port=ENGINE_PORT,
         addresses=list(addresses or ()),
+        canary=canary,
         context_tokens=pool.spec.model.context_tokens,
         reasoning=pool.spec.model.reasoning_parser is not None,
         drops_sampling=(

@@ -13,7 +13,7 @@ from typing import Any
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import Resource, SpecInvalid, load
 from trimtab_crds.routingpolicy import RoutingPolicy
-from trimtab_crds.wire import RouterConfig
+from trimtab_crds.wire import CanaryConfig, RouterConfig
 from trimtab_operator.core import names, nodepools
 from trimtab_operator.core.autoscalers import owner_of, scaling_owned
 from trimtab_operator.core.claims import claims
@@ -29,7 +29,7 @@ from trimtab_operator.core.poolstatus import PoolView, pool_status
 from trimtab_operator.core.problems import Problem, recipe_refused, spec_invalid
 from trimtab_operator.core.recipe import Resolution, resolve
 from trimtab_operator.core.revisions import PoolReplicas, pool_replicas
-from trimtab_operator.core.rolloutstatus import observe_pool
+from trimtab_operator.core.rolloutstatus import canary_of, observe_pool
 from trimtab_operator.core.routerconfig import compile_config, unbudgeted
 from trimtab_operator.shell.children import converge
 from trimtab_operator.shell.deps import Deps, conflict_of, write_status
@@ -118,13 +118,27 @@ class _Compiled:
 def _compile(deps: Deps, key: Key, policy: RoutingPolicy) -> _Compiled:
     pools = readable_pools(deps, key[0])
     try:
-        config = compile_config(policy, pools)
+        config = compile_config(policy, pools, canaries=_canaries(deps, key, policy, pools))
     except SpecInvalid as invalid:
         return _Compiled(None, spec_invalid(invalid.problems))
     without_budget = unbudgeted(policy, pools)
     if without_budget:
         return _Compiled(config, Problem("BudgetMissing", "; ".join(without_budget)))
     return _Compiled(config, _shared(deps, key, policy))
+
+
+def _canaries(
+    deps: Deps, key: Key, policy: RoutingPolicy, pools: Mapping[str, InferencePool]
+) -> dict[str, CanaryConfig]:
+    """Pools of the policy whose new revision is being tried."""
+    found: dict[str, CanaryConfig] = {}
+    for name in {tier.pool_ref.name for tier in policy.spec.tiers} & pools.keys():
+        pool = pools[name]
+        if pool.spec.rollout.canary is not None:
+            replicas, _ = _seen(deps, (key[0], name), pool.metadata.uid)
+            canary = canary_of(pool, replicas, now=deps.clock())
+            found |= {name: canary} if canary else {}
+    return found
 
 
 def _shared(deps: Deps, key: Key, policy: RoutingPolicy) -> Problem | None:

@@ -47,11 +47,13 @@ def listed(addresses: Iterable[str]) -> list[Address]:
 class Replicas:
     """The replicas of one pool."""
 
-    __slots__ = ("config", "endpoints")
+    __slots__ = ("canaries", "config", "endpoints")
 
     def __init__(self, config: PoolConfig) -> None:
         self.config = config
         self.endpoints: list[Endpoint] = []
+        self.canaries: frozenset[Address] = frozenset()
+        """Addresses of the revision that is being tried."""
 
     def replace(self, addresses: Iterable[Address]) -> None:
         """Sets the addresses; replicas that stay keep their connections and their history."""
@@ -69,8 +71,19 @@ class Replicas:
         usable = [e for e in untried if not e.health.rests(now)] or untried
         if not usable:
             return None
+        if self.config.canary is not None:
+            usable = self._side(usable, self.config.canary.weight_percent)
         loads, seeds = [e.inflight for e in usable], [e.seed for e in usable]
         return usable[pick(loads, seeds, key=key, draw=random.getrandbits(30))]
+
+    def _side(self, usable: list[Endpoint], percent: int) -> list[Endpoint]:
+        """The replicas of the side that this request falls to; all where one side has none."""
+        tried = [e for e in usable if (e.host, e.port) in self.canaries]
+        if not tried or len(tried) == len(usable):
+            return usable
+        if random.randrange(100) < percent:
+            return tried
+        return [e for e in usable if (e.host, e.port) not in self.canaries]
 
 
 class Directory:
@@ -119,8 +132,16 @@ class Directory:
     async def _follow(self, replicas: Replicas) -> None:
         host, port = replicas.config.host or "", replicas.config.port
         while True:
+            await self.refresh_canaries(replicas, port)
             await self.refresh(replicas, host, port)
             await asyncio.sleep(RESOLVE_SECONDS)
+
+    async def refresh_canaries(self, replicas: Replicas, port: int) -> None:
+        """Resolves once who is being tried; a silent server changes nothing."""
+        canary = replicas.config.canary
+        found = await self._resolver(canary.host, port) if canary is not None else []
+        if found is not None:
+            replicas.canaries = frozenset(found)
 
     async def refresh(self, replicas: Replicas, host: str, port: int) -> None:
         """Resolves once."""

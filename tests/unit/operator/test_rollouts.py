@@ -1,6 +1,7 @@
 """Roll-outs, drains and roll-backs through the operator's own writer; the tests play Kubernetes' controllers."""
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +12,10 @@ from support.controllers import Controllers
 from support.operatorparts import H100, Bench, FakeLoads
 from trimtab_operator.core import names
 from trimtab_operator.core.conditions import timestamp
-from trimtab_operator.core.kinds import POD, POOL
+from trimtab_operator.core.kinds import CONFIG_MAP, POD, POOL, SERVICE
 from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.fleetport import KubernetesFleet
-from trimtab_operator.shell.reconcile import reconcile_pool
+from trimtab_operator.shell.reconcile import reconcile_policy, reconcile_pool
 
 KEY = ("default", "low")
 NEW = {"recipe": {"preset": "throughput"}}
@@ -246,6 +247,30 @@ def test_a_canary_is_looked_at_before_the_others_follow():
     story.run(40)
     assert story.asked() == [0, 3]
     assert story.reason("RolledOut") == ("True", "UpToDate")
+
+
+def test_routers_are_told_of_a_canary_while_it_is_one():
+    story = Story().started(2, budget=3, spec__rollout={"canary": {"weightPercent": 20, "pauseSeconds": 100}})
+
+    def told() -> Any:
+        asyncio.run(reconcile_policy(story.bench.refresh(), ("default", "chat")))
+        document = json.loads(story.bench.cluster.one(CONFIG_MAP, "chat-router")["data"]["router.json"])
+        return document["pools"][0].get("canary")
+
+    assert told() is None
+    story.edit(NEW)
+    story.run(4)
+    revision = story.status()["revision"]
+    assert told() == {"host": f"{revision}.default.svc", "weightPercent": 20}
+    selector = story.bench.cluster.one(SERVICE, revision)["spec"]["selector"]
+    assert selector == {
+        names.POOL_LABEL: "low",
+        names.SERVING_LABEL: "true",
+        names.REVISION_LABEL: revision.rpartition("-")[2],
+    }
+    story.run(30)
+    assert told() is None
+    assert story.asked() == [0, 2]
 
 
 def test_going_back_to_an_earlier_revision_needs_no_canary():

@@ -1,15 +1,16 @@
 """Which replica serves, and when one that failed is tried again."""
 
+import asyncio
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab_crds.wire import PoolConfig
+from trimtab_crds.wire import CanaryConfig, PoolConfig
 from trimtab_router.core.breaker import WELL, failed, refused
 from trimtab_router.core.pick import BOUND, pick
-from trimtab_router.shell.endpoints import Replicas, listed
+from trimtab_router.shell.endpoints import Directory, Replicas, listed
 
 SEEDS = [101, 202, 303, 404]
 
@@ -98,3 +99,59 @@ def test_a_replica_that_answers_is_well_again():
 def test_a_pool_gives_what_it_has(addresses):
     found = replicas(*addresses)
     assert [found.pick(set(), 1, 0.0)] == (found.endpoints or [None])
+
+
+class TestCanary:
+    """A share of the pool's requests tries the replicas of a new revision."""
+
+    @staticmethod
+    def pool(*addresses, percent=20):
+        canary = CanaryConfig(host="p-new", weight_percent=percent)
+        found = Replicas(PoolConfig(name="p", served_name="m", host="p", canary=canary))
+        found.replace(listed(addresses))
+        return found
+
+    @staticmethod
+    def share(found, address):
+        picks = Counter(found.pick(set(), key * 7919, 0.0).address for key in range(2000))
+        return picks[address] / 2000
+
+    @pytest.mark.parametrize("percent", [5, 20, 80])
+    def test_it_gets_its_share_however_many_replicas_there_are(self, percent):
+        found = self.pool("10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000", "10.0.0.9:8000", percent=percent)
+        found.canaries = frozenset(listed(["10.0.0.9:8000"]))
+        assert abs(self.share(found, "10.0.0.9:8000") - percent / 100) < 0.05
+
+    def test_the_other_side_takes_what_one_cannot(self):
+        found = self.pool("10.0.0.1:8000", "10.0.0.9:8000", percent=99)
+        found.canaries = frozenset(listed(["10.0.0.9:8000"]))
+        old, new = found.endpoints
+        assert found.pick({new}, 1, 0.0) is old
+        assert found.pick({old}, 1, 0.0) is new
+        new.failed(0.0)
+        assert {found.pick(set(), key, 0.5) for key in range(50)} == {old}
+
+    def test_before_it_answers_and_where_nothing_else_is_left_all_are_alike(self):
+        found = self.pool("10.0.0.1:8000", "10.0.0.2:8000", percent=1)
+        assert {e.address for e in (found.pick(set(), key, 0.0) for key in range(50))} == {
+            "10.0.0.1:8000",
+            "10.0.0.2:8000",
+        }
+        found.canaries = frozenset(listed(["10.0.0.1:8000", "10.0.0.2:8000"]))
+        assert found.pick(set(), 1, 0.0) is not None
+
+    def test_its_addresses_are_resolved_again_and_again(self):
+        answers = {"p-new": listed(["10.0.0.9:8000"])}
+
+        async def resolver(host, port):
+            return answers.get(host)
+
+        found, directory = self.pool("10.0.0.9:8000"), Directory(resolver)
+        asyncio.run(directory.refresh_canaries(found, 8000))
+        assert found.canaries == {("10.0.0.9", 8000)}
+        answers.clear()
+        asyncio.run(directory.refresh_canaries(found, 8000))
+        assert found.canaries == {("10.0.0.9", 8000)}, "a silent server changes nothing"
+        found.config = found.config.model_copy(update={"canary": None})
+        asyncio.run(directory.refresh_canaries(found, 8000))
+        assert found.canaries == frozenset()

@@ -1,0 +1,163 @@
+"""Roll-outs on a real API server: within the budget at every instant, over a killed leader, and back again."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from support.manifests import policy_manifest, pool_manifest, shape, tier
+from support.operatorprocess import OperatorProcess, grant, revoke
+from testcluster.cluster import Cluster
+from testcluster.processes import wait_until
+from trimtab_crds.manifests import definitions
+
+pytestmark = pytest.mark.contract
+
+NAMESPACE = "operator-rollouts"
+H100 = "nvidia-h100-80gb"
+ENVIRONMENT = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_WATCH_NAMESPACES": NAMESPACE}
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(api_server: Cluster) -> Iterator[Path]:
+    api_server.install_crds(definitions().values())
+    nodes = api_server.fake_nodes(1, prefix="rollouts", gpus=8)
+    yield grant(api_server, NAMESPACE)
+    revoke(api_server, NAMESPACE)
+    for node in nodes:
+        api_server.remove_node(node)
+
+
+@pytest.fixture(autouse=True)
+def _clean(api_server: Cluster, kubeconfig: Path) -> Iterator[None]:
+    yield
+    api_server.kubectl("delete", "tpolicy,tpool", "--all", "-n", NAMESPACE, "--wait=false")
+    finalizers = {"metadata": {"finalizers": None}}
+    for plural in ("routingpolicies", "inferencepools"):
+        path = f"/apis/trimtab.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}"
+        for item in api_server.api.get(path)["items"]:
+            api_server.api.merge(f"{path}/{item['metadata']['name']}", finalizers)
+    wait_until("no pods", lambda: not engine_pods(api_server), 90)
+
+
+class Watch:
+    """Counts the engines' pods all the time, ending ones included, and how many answer."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.most = 0
+        self.looks = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.wait(0.05):
+            self.most, self.looks = max(self.most, len(engine_pods(self._cluster))), self.looks + 1
+
+
+def engine_pods(cluster: Cluster) -> list[dict[str, Any]]:
+    selector = "labelSelector=app.kubernetes.io/component%3Dengine"
+    items: list[dict[str, Any]] = cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}")["items"]
+    return items
+
+
+def pool(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "metadata__namespace": NAMESPACE,
+        "spec__accelerator__name": H100,
+        "spec__model__shape": shape(),
+        "spec__nodes": {"selector": {"type": "kwok"}},
+        "spec__replicas": 2,
+        # Pods of kwok have no engine that could say that it is idle.
+        "spec__drain": {"deadlineSeconds": 2},
+    }
+    return pool_manifest(**plain | changes)
+
+
+def policy(gpus: int) -> dict[str, Any]:
+    rebalance = {
+        "mode": "DryRun",
+        "gpuBudget": [{"accelerator": H100, "gpus": gpus}],
+        "prometheus": {"url": "http://127.0.0.1:1"},
+        "intervalSeconds": 1,
+    }
+    return policy_manifest(metadata__namespace=NAMESPACE, spec__tiers=[tier("low")], spec__rebalance=rebalance)
+
+
+def edit(cluster: Cluster, spec: dict[str, Any]) -> None:
+    cluster.api.merge(f"/apis/trimtab.dev/v1alpha1/namespaces/{NAMESPACE}/inferencepools/low", {"spec": spec})
+
+
+def conditions(cluster: Cluster) -> dict[str, tuple[str, str, int]]:
+    status = cluster.get("tpool", "low", "-n", NAMESPACE).get("status", {})
+    return {c["type"]: (c["status"], c["reason"], c["observedGeneration"]) for c in status.get("conditions", [])}
+
+
+def settled(cluster: Cluster, generation: int) -> bool:
+    """The pool of that generation is Ready, and rolled out."""
+    found = conditions(cluster)
+    return all(found.get(kind, ("", "", 0))[::2] == ("True", generation) for kind in ("Ready", "RolledOut"))
+
+
+def revisions(cluster: Cluster) -> dict[str, int]:
+    items = cluster.get("deploy", "-n", NAMESPACE, "-l", "trimtab.dev/pool=low")["items"]
+    return {d["metadata"]["name"]: d["spec"]["replicas"] for d in items}
+
+
+@pytest.mark.parametrize("budget", [2, 3], ids=["no GPU to spare", "one GPU to spare"])
+def test_an_edit_rolls_out_within_the_budget_over_a_killed_leader(
+    api_server: Cluster, kubeconfig: Path, tmp_path: Path, budget: int
+):
+    with Watch(api_server) as watch:
+        with OperatorProcess(kubeconfig, tmp_path / "first.log", "first", ENVIRONMENT) as first:
+            api_server.apply([policy(budget), pool()])
+            wait_until("the start", lambda: settled(api_server, 1), 90)
+            old = revisions(api_server)
+            edit(api_server, {"recipe": {"preset": "throughput"}})
+            wait_until(
+                "a roll-out under way", lambda: max(revisions(api_server).values()) < 2 or _new(api_server, old), 90
+            )
+            first.kill()
+        with OperatorProcess(kubeconfig, tmp_path / "second.log", "second", ENVIRONMENT):
+            wait_until("the end of the roll-out", lambda: settled(api_server, 2), 150)
+            # The last old replica may still drain when all that serve are new.
+            wait_until("the end of the last drain", lambda: sorted(revisions(api_server).values()) == [0, 2], 60)
+            assert revisions(api_server)[next(iter(old))] == 0
+    assert watch.looks > 20
+    assert watch.most == budget, "the budget was used, and never passed"
+
+
+def _new(cluster: Cluster, old: dict[str, int]) -> bool:
+    return any(count for name, count in revisions(cluster).items() if name not in old)
+
+
+def test_a_revision_that_never_answers_is_rolled_back_and_not_tried_again(
+    api_server: Cluster, kubeconfig: Path, tmp_path: Path
+):
+    with OperatorProcess(kubeconfig, tmp_path / "log", "only", ENVIRONMENT):
+        api_server.apply([policy(2), pool(spec__rollout={"progressDeadlineSeconds": 10})])
+        wait_until("the start", lambda: settled(api_server, 1), 90)
+        (good,) = revisions(api_server)
+        edit(api_server, {"nodes": {"selector": {"type": "nowhere"}}})
+
+        def rolled_back() -> bool:
+            found = conditions(api_server)
+            ready = api_server.get("tpool", "low", "-n", NAMESPACE)["status"].get("readyReplicas")
+            return found.get("RolledOut") == ("False", "RolledBack", 2) and ready == 2
+
+        wait_until("the way back", rolled_back, 150)
+        now = revisions(api_server)
+        assert {name for name, count in now.items() if count} == {good}
+        assert conditions(api_server)["Stalled"][:2] == ("True", "RolledBack")
+        edit(api_server, {"nodes": {"selector": {"type": "kwok"}}})
+        wait_until("the old spec is the present one", lambda: settled(api_server, 3), 90)
