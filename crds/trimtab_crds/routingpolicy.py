@@ -19,6 +19,7 @@ from trimtab_crds.scalars import (
     Seconds,
     Tokens,
 )
+from trimtab_crds.strategyspec import Ceiling, Escalation, Strategy
 
 KIND: Literal["RoutingPolicy"] = "RoutingPolicy"
 _LIST_BY_NAME: dict[str, JsonValue] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
@@ -54,6 +55,9 @@ class Tier(Spec):
     name: Label = Field(description="Name of the tier; requests ask for it with `x-trimtab-tier`.")
     pool_ref: LocalReference = Field(description="The InferencePool (trimtab.dev) that serves the tier.")
     budget: Budget = Field(default_factory=Budget, description="What a query may use here unless its class says more.")
+    strategy: Strategy = Field(
+        default_factory=Strategy, description="How queries spend the budget here unless their class says more."
+    )
     weight: int = Field(
         default=1,
         description="Worth of serving this tier when GPUs are short, relative to the others.",
@@ -70,6 +74,11 @@ class ClassRule(Spec):
     )
     tier: Label = Field(description="Name of the tier that serves the class.")
     budget: Budget | None = Field(default=None, description="Budget of the class; the tier's own when absent.")
+    strategy: Strategy | None = Field(default=None, description="Strategy of the class; the tier's own when absent.")
+    ceiling: Ceiling | None = Field(
+        default=None, description="Ceiling of the class; where the policy has one, too, the lower value holds."
+    )
+    escalate: bool = Field(default=True, description="Whether the policy's `escalation` holds for the class.")
 
 
 class ContextThreshold(Spec):
@@ -248,6 +257,12 @@ class RoutingPolicySpec(Spec):
     manual: Manual = Field(default_factory=Manual, description="How a request may choose by hand.")
     context: list[ContextThreshold] = Field(
         default_factory=list, description="Prompt lengths that select a tier.", max_length=16
+    )
+    ceiling: Ceiling = Field(
+        default_factory=Ceiling, description="The hard bound of one query over everything that is tried for it."
+    )
+    escalation: Escalation = Field(
+        default_factory=Escalation, description="Spending more after looking at a part of an answer."
     )
     classifier: Classifier = Field(default_factory=Classifier, description="The model that looks at the query.")
     router: Router = Field(default_factory=Router, description="The router Deployment.")

@@ -12,6 +12,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from trimtab_crds.strategyspec import Signal, StopRule, StrategyType
+
 FORMAT: Literal[1] = 1
 
 
@@ -53,6 +55,8 @@ class PoolConfig(Wire):
     """GPU seconds one output token costs at the batch the pool is planned for."""
     output_token_latency_seconds: float = 0.0
     """Time between two tokens of one answer."""
+    thinking_end: str | None = None
+    """What ends the reasoning in the engine's text; None where a thought cannot be continued."""
     gpu_hour_milli: int = 1000
     """Price of a GPU hour in thousandths of a currency unit."""
 
@@ -63,6 +67,39 @@ class PoolConfig(Wire):
         return self
 
 
+class StrategyConfig(Wire):
+    """How a budget is spent (`strategyspec.Strategy`)."""
+
+    type: StrategyType = StrategyType.SINGLE
+    samples: int = Field(default=3, ge=1)
+    wave: int = Field(default=4, ge=1)
+    temperature_percent: int = Field(default=70, ge=1)
+    stop_rule: StopRule = StopRule.POSTERIOR
+    stop_percent: int = Field(default=95, ge=51, le=99)
+    stop_window: int = Field(default=5, ge=2)
+    accept_percent: int = 70
+    verifier_pool: str | None = None
+
+
+class CeilingConfig(Wire):
+    """The hard bound of one query."""
+
+    tokens: int | None = None
+    seconds: int | None = None
+    cost_micros: int | None = None
+
+
+class EscalationConfig(Wire):
+    """Spending more after looking at a part of an answer (`strategyspec.Escalation`)."""
+
+    max_steps: int = 0
+    signals: list[Signal] = Field(default_factory=lambda: list(Signal))
+    confidence_percent: int = 40
+    window_tokens: int = Field(default=64, ge=1)
+    patience_tokens: int = Field(default=32, ge=1)
+    budget_percent: int = 200
+
+
 class TierConfig(Wire):
     """A tier: its pool and its default budget."""
 
@@ -70,6 +107,7 @@ class TierConfig(Wire):
     pool: str
     thinking_tokens: int = 0
     output_tokens: int = 1024
+    strategy: StrategyConfig = Field(default_factory=StrategyConfig)
 
 
 class ClassConfig(Wire):
@@ -79,6 +117,11 @@ class ClassConfig(Wire):
     tier: str
     thinking_tokens: int | None = None
     output_tokens: int | None = None
+    strategy: StrategyConfig | None = None
+    """None: the tier's."""
+    ceiling: CeilingConfig | None = None
+    """The lower of it and the policy's holds."""
+    escalate: bool = True
 
 
 class ContextConfig(Wire):
@@ -117,6 +160,8 @@ class RouterConfig(Wire):
     quality: int = 50
     manual: ManualConfig = Field(default_factory=ManualConfig)
     context: list[ContextConfig] = Field(default_factory=list)
+    ceiling: CeilingConfig = Field(default_factory=CeilingConfig)
+    escalation: EscalationConfig = Field(default_factory=EscalationConfig)
     classifier: ClassifierConfig
 
     @model_validator(mode="after")
@@ -130,6 +175,9 @@ class RouterConfig(Wire):
         for t in self.tiers:
             if t.pool not in pools:
                 raise ValueError(f"tiers: {t.name} names pool {t.pool!r}, which is not in pools")
+        for s in (*(t.strategy for t in self.tiers), *(c.strategy for c in self.classes)):
+            if s is not None and s.verifier_pool is not None and s.verifier_pool not in pools:
+                raise ValueError(f"strategy.verifierPool names pool {s.verifier_pool!r}, which is not in pools")
         return self
 
     def pool(self, name: str) -> PoolConfig:

@@ -322,6 +322,18 @@ BROKEN_RULES = (
         "spec.rebalance",
         "rebalance.windowSeconds 10 is below intervalSeconds 15; raise windowSeconds or lower intervalSeconds",
     ),
+    _rule(
+        "policy: a choice among answers without a verifier",
+        policy_manifest(spec__tiers=[tier("low") | {"strategy": {"type": "BestOfN"}}]),
+        "spec.tiers[0].strategy",
+        "strategy.type BestOfN needs strategy.verifierPoolRef; name the pool that scores answers",
+    ),
+    _rule(
+        "policy: a vote of one sample",
+        policy_manifest(spec__tiers=[tier("low") | {"strategy": {"type": "SelfConsistency", "samples": 1}}]),
+        "spec.tiers[0].strategy",
+        "strategy.samples 1 is too few for type SelfConsistency; use 2 or more",
+    ),
 )
 
 BAD_POOLS = (

@@ -10,15 +10,19 @@ from types import MappingProxyType
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import SpecInvalid
 from trimtab_crds.recipespec import SpeculationMethod
-from trimtab_crds.routingpolicy import Budget, RebalanceMode, RoutingPolicy
+from trimtab_crds.routingpolicy import Budget, ClassRule, RebalanceMode, RoutingPolicy, Tier
+from trimtab_crds.strategyspec import Ceiling, Strategy
 from trimtab_crds.wire import (
     CanaryConfig,
+    CeilingConfig,
     ClassConfig,
     ClassifierConfig,
     ContextConfig,
+    EscalationConfig,
     ManualConfig,
     PoolConfig,
     RouterConfig,
+    StrategyConfig,
     TierConfig,
 )
 from trimtab_operator.core.names import ENGINE_PORT, engine_host
@@ -28,6 +32,9 @@ from trimtab_operator.core.replica import planned_rates
 Pools = Mapping[str, InferencePool]
 #: Request fields that vLLM answers with 400 while it speculates.
 _REFUSED_WITH_SPECULATION = ["logit_bias", "min_p"]
+#: Reasoning parsers of vLLM 0.32 whose models end their reasoning with `</think>`.
+_THINK_MARKS = frozenset({"deepseek_r1", "deepseek_v3", "ernie45", "glm45", "glm47", "nemotron_v3", "olmo3", "qwen3"})
+_THINKING_END = "</think>"
 
 
 def compile_config(
@@ -48,15 +55,18 @@ def compile_config(
         raise SpecInvalid(*problems)
     spec = policy.spec
     used = [tier.pool_ref.name for tier in spec.tiers]
+    used += sorted({name for _, name in _verifiers(policy)} - set(used))
     return RouterConfig(
         policy=policy.key,
         models=list(spec.models),
-        tiers=[_tier(t.name, t.pool_ref.name, t.budget) for t in spec.tiers],
+        tiers=[_tier(t) for t in spec.tiers],
         pools=[_pool(pools[n], None if addresses is None else addresses.get(n, ()), canaries.get(n)) for n in used],
-        classes=[_class(c.name, c.tier, c.budget) for c in spec.classes],
+        classes=[_class(c) for c in spec.classes],
         quality=spec.quality,
         manual=ManualConfig(**spec.manual.model_dump()),
         context=[ContextConfig(min_prompt_tokens=c.min_prompt_tokens, tier=c.tier) for c in spec.context],
+        ceiling=_ceiling(spec.ceiling),
+        escalation=EscalationConfig(**spec.escalation.model_dump()),
         classifier=ClassifierConfig(
             deadline_milliseconds=spec.classifier.deadline_milliseconds,
             default_tier=spec.classifier.default_tier or spec.tiers[-1].name,
@@ -79,6 +89,12 @@ def unbudgeted(policy: RoutingPolicy, pools: Pools) -> list[str]:
 
 
 def _problems(policy: RoutingPolicy, pools: Pools) -> Iterator[str]:
+    for field, name in _verifiers(policy):
+        if name not in pools:
+            yield (
+                f"{field} {name} is not an InferencePool of namespace {policy.metadata.namespace}; "
+                "create it or correct the name"
+            )
     for i, tier in enumerate(policy.spec.tiers):
         name = tier.pool_ref.name
         if name not in pools:
@@ -118,17 +134,50 @@ def _budget_problems(field: str, budget: Budget, pool: InferencePool) -> Iterato
         )
 
 
-def _tier(name: str, pool: str, budget: Budget) -> TierConfig:
-    return TierConfig(name=name, pool=pool, thinking_tokens=budget.thinking_tokens, output_tokens=budget.output_tokens)
+def _verifiers(policy: RoutingPolicy) -> Iterator[tuple[str, str]]:
+    """Every pool that scores answers, and the field that names it."""
+    spec = policy.spec
+    named = [(f"tiers[{i}]", tier.strategy) for i, tier in enumerate(spec.tiers)]
+    named += [(f"classes[{i}]", rule.strategy) for i, rule in enumerate(spec.classes) if rule.strategy is not None]
+    for where, strategy in named:
+        if strategy.verifier_pool_ref is not None:
+            yield f"{where}.strategy.verifierPoolRef.name", strategy.verifier_pool_ref.name
 
 
-def _class(name: str, tier: str, budget: Budget | None) -> ClassConfig:
-    return ClassConfig(
-        name=name,
-        tier=tier,
-        thinking_tokens=budget.thinking_tokens if budget else None,
-        output_tokens=budget.output_tokens if budget else None,
+def _tier(tier: Tier) -> TierConfig:
+    return TierConfig(
+        name=tier.name,
+        pool=tier.pool_ref.name,
+        thinking_tokens=tier.budget.thinking_tokens,
+        output_tokens=tier.budget.output_tokens,
+        strategy=_strategy(tier.strategy),
     )
+
+
+def _class(rule: ClassRule) -> ClassConfig:
+    return ClassConfig(
+        name=rule.name,
+        tier=rule.tier,
+        thinking_tokens=rule.budget.thinking_tokens if rule.budget else None,
+        output_tokens=rule.budget.output_tokens if rule.budget else None,
+        strategy=_strategy(rule.strategy) if rule.strategy else None,
+        ceiling=_ceiling(rule.ceiling) if rule.ceiling else None,
+        escalate=rule.escalate,
+    )
+
+
+def _strategy(strategy: Strategy) -> StrategyConfig:
+    return StrategyConfig(
+        **strategy.model_dump(exclude={"stop", "verifier_pool_ref"}),
+        stop_rule=strategy.stop.rule,
+        stop_percent=strategy.stop.percent,
+        stop_window=strategy.stop.window,
+        verifier_pool=strategy.verifier_pool_ref.name if strategy.verifier_pool_ref else None,
+    )
+
+
+def _ceiling(ceiling: Ceiling) -> CeilingConfig:
+    return CeilingConfig(**ceiling.model_dump())
 
 
 def _pool(pool: InferencePool, addresses: Sequence[str] | None, canary: CanaryConfig | None) -> PoolConfig:
@@ -143,6 +192,7 @@ def _pool(pool: InferencePool, addresses: Sequence[str] | None, canary: CanaryCo
         canary=canary,
         context_tokens=pool.spec.model.context_tokens,
         reasoning=pool.spec.model.reasoning_parser is not None,
+        thinking_end=_THINKING_END if pool.spec.model.reasoning_parser in _THINK_MARKS else None,
         drops_sampling=(
             list(_REFUSED_WITH_SPECULATION)
             if speculation is not None and speculation.method is not SpeculationMethod.NONE
