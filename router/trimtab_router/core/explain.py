@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from trimtab_router.core.ceiling import NANOS
 from trimtab_router.core.ladder import Rung
 from trimtab_router.core.plan import Budget, Plan, Reason, budget_on, fits
+from trimtab_router.core.spending import samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,9 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
         "tier": plan.tier,
         "pool": plan.pool,
         "class": plan.class_name,
-        "budget": _budget(plan.budget),
+        "budget": _budget(plan.budget) | {"samples": samples(plan.spending.strategy)},
         "strategy": plan.strategy,
+        "spending": _spending(plan),
         "reason": plan.reason,
         "message": sentence(plan),
         "fallbacks": [{"tier": r.name, "pool": r.pool.name} for r in plan.fallbacks],
@@ -109,6 +112,22 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
             "out_of_domain": round(scores.out_of_domain, 4),
         },
         "candidates": [_candidate_as_dict(c) for c in candidates(plan)],
+    }
+
+
+def _spending(plan: Plan) -> dict[str, Any]:
+    """How the strategy works, what may escalate, and the bound over all attempts."""
+    spending = plan.spending
+    limits, strategy, steps = spending.limits, spending.strategy, spending.escalation.max_steps
+    return {
+        "options": strategy.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
+        "single_because_of": spending.note or None,
+        "escalation": spending.escalation.model_dump(mode="json") if steps else None,
+        "ceiling": {
+            "tokens": limits.tokens,
+            "seconds": limits.seconds,
+            "cost": None if limits.cost_nanos is None else limits.cost_nanos / NANOS,
+        },
     }
 
 

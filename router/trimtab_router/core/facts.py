@@ -35,6 +35,11 @@ class Facts:
     effort: str | None = None
     """`reasoning_effort`, where the policy obeys it."""
 
+    answers: int = 1
+    """Answers that the engine writes for it, each with `max_tokens` of its own."""
+    one_attempt: str = ""
+    """The field for which no answer can be made of several attempts; only looked for where a policy wants that."""
+
     @property
     def by_hand(self) -> bool:
         """The request chose itself, so no score is needed."""

@@ -99,7 +99,7 @@ class Chunks:
                     self.done, self.boundary = True, line + 2 - before
                     return
                 pos = line + 2
-            elif size := _size(data[pos:line]):
+            elif size := chunk_size(data[pos:line]):
                 pos = line + 4 + size
             else:
                 self._trailer, pos = True, line + 2
@@ -111,7 +111,8 @@ class Chunks:
         self._line = line
 
 
-def _size(line: bytes) -> int:
+def chunk_size(line: bytes) -> int:
+    """The size in the line before a chunk; raises FramingError."""
     try:
         size = int(line.split(b";", 1)[0], 16)
     except ValueError:
@@ -127,7 +128,7 @@ def unchunk(data: bytes) -> bytes:
     pos = 0
     while (line := data.find(b"\r\n", pos)) >= 0:
         try:
-            size = _size(data[pos:line])
+            size = chunk_size(data[pos:line])
         except FramingError:
             if parts:
                 break

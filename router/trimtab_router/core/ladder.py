@@ -1,10 +1,11 @@
 """The wire document compiled for decisions: tiers in order, look-ups by name, thresholds as numbers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Final
 
-from trimtab_crds.wire import ClassConfig, ManualConfig, PoolConfig, RouterConfig
+from trimtab_crds.strategyspec import StrategyType
+from trimtab_crds.wire import CeilingConfig, ClassConfig, ManualConfig, PoolConfig, RouterConfig, StrategyConfig
 
 _MOST_GAIN: Final = 0.4
 """Gain that is worth a step however cheap answers shall be."""
@@ -22,6 +23,7 @@ class Rung:
     output_tokens: int
     graded: bool
     """Quality decisions may choose it; see `_graded`."""
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,20 @@ class Ladder:
     gain_threshold: float
     out_of_domain: float
     """Scores at or above it are unfamiliar; above 1 never."""
+    spends: bool
+    """Some query may get more than a single answer."""
+    bounds: bool
+    """Some query has a ceiling."""
 
     @property
     def manual(self) -> ManualConfig:
         """What requests may choose by hand."""
         return self.config.manual
+
+    @property
+    def pools(self) -> tuple[PoolConfig, ...]:
+        """Every pool that requests may be sent to, those of verifiers too."""
+        return tuple(self.config.pools)
 
     @property
     def policy(self) -> str:
@@ -93,7 +104,7 @@ def _rungs(config: RouterConfig) -> tuple[Rung, ...]:
     for i, (tier, graded) in enumerate(zip(config.tiers, _graded(config), strict=True)):
         pool = config.pool(tier.pool)
         thinking = tier.thinking_tokens if pool.reasoning else 0
-        rungs.append(Rung(i, tier.name, pool, thinking, tier.output_tokens, graded))
+        rungs.append(Rung(i, tier.name, pool, thinking, tier.output_tokens, graded, tier.strategy))
     return tuple(rungs)
 
 
@@ -116,4 +127,15 @@ def compile_ladder(config: RouterConfig) -> Ladder:
         default=by_name[config.classifier.default_tier],
         gain_threshold=gain_threshold(config.quality),
         out_of_domain=percent / 100 if percent < 100 else 2.0,
+        spends=_spends(config),
+        bounds=any(
+            c is not None and c != CeilingConfig() for c in (config.ceiling, *(c.ceiling for c in config.classes))
+        ),
+    )
+
+
+def _spends(config: RouterConfig) -> bool:
+    strategies = (*(t.strategy for t in config.tiers), *(c.strategy for c in config.classes))
+    return config.escalation.max_steps > 0 or any(
+        s is not None and s.type is not StrategyType.SINGLE for s in strategies
     )

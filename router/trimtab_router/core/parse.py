@@ -10,6 +10,7 @@ from trimtab_router.core.errors import ApiError, invalid
 from trimtab_router.core.facts import EFFORTS, Facts, Route
 from trimtab_router.core.fields import check_spelling, check_template_arguments
 from trimtab_router.core.ladder import Ladder
+from trimtab_router.core.oneattempt import one_attempt
 from trimtab_router.core.read import Reading, read_chat, read_completion
 
 TIER_HEADER: Final = "x-trimtab-tier"
@@ -64,6 +65,8 @@ def understand(body: dict[str, Any], headers: Mapping[str, str], ladder: Ladder,
         budget=budget,
         budget_field=field,
         effort=_effort(body, ladder),
+        answers=_answers(body) if ladder.bounds else 1,
+        one_attempt=one_attempt(body) if ladder.spends else "",
     )
     return Ask(body, facts, reading)
 
@@ -112,6 +115,13 @@ def _max_tokens(body: Mapping[str, Any]) -> int | None:
                 raise invalid(field, value, "use a whole number of at least 1")
             found = value
     return found
+
+
+def _answers(body: Mapping[str, Any]) -> int:
+    """How many answers the engine writes: `n` or `best_of` for every prompt."""
+    prompt = body.get("prompt")
+    prompts = len(prompt) if prompt.__class__ is list and prompt and prompt[0].__class__ is not int else 1
+    return prompts * max(v for v in (1, body.get("n"), body.get("best_of")) if v.__class__ is int)
 
 
 def _thinking(body: Mapping[str, Any]) -> int | None:

@@ -1,9 +1,11 @@
 """A plan for one request and the arithmetic of its budget."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from trimtab_crds.wire import PoolConfig
+from trimtab_crds.strategyspec import StrategyType
+from trimtab_crds.wire import EscalationConfig, PoolConfig, StrategyConfig
+from trimtab_router.core.ceiling import Limits
 from trimtab_router.core.facts import Facts
 from trimtab_router.core.ladder import Ladder, Rung
 from trimtab_router.core.scores import Scores
@@ -59,6 +61,36 @@ class Choice:
     """The tier itself was asked for: nothing else may serve the request."""
 
 
+_NAMES: Final = {
+    StrategyType.SINGLE: "single",
+    StrategyType.SELF_CONSISTENCY: "self-consistency",
+    StrategyType.MIXED_FORM: "mixed-form",
+    StrategyType.BEST_OF_N: "best-of-n",
+    StrategyType.REFINE: "refine",
+    StrategyType.CASCADE: "cascade",
+    StrategyType.SHORT_DRAFT: "short-draft",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """How the budget is spent, and the bound over everything that is tried."""
+
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    escalation: EscalationConfig = field(default_factory=EscalationConfig)
+    limits: Limits = field(default_factory=Limits)
+    note: str = ""
+    """The field for which it is a single answer although the policy names another strategy."""
+
+    @property
+    def alone(self) -> bool:
+        """One answer that nobody looks at: it passes through."""
+        return self.strategy.type is StrategyType.SINGLE and not self.escalation.max_steps
+
+
+SINGLE: Final = Spending()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The decision for one request."""
@@ -73,7 +105,7 @@ class Plan:
     ladder: Ladder
     spent: tuple[Rung, ...] = ()
     """Fallbacks that were used."""
-    strategy: str = "single"
+    spending: Spending = SINGLE
 
     @property
     def fallbacks(self) -> tuple[Rung, ...]:
@@ -81,6 +113,11 @@ class Plan:
         if self.choice.strict:
             return ()
         return tuple(r for r in others(self.choice.rung, self.facts, self.ladder) if r not in self.spent)
+
+    @property
+    def strategy(self) -> str:
+        """Name of the strategy."""
+        return _NAMES[self.spending.strategy.type]
 
     @property
     def tier(self) -> str:
@@ -98,6 +135,12 @@ class Plan:
         answer = min(self.scores.output_tokens_p50, output) if self.scores else output // 2
         tokens = int(thinking * THINKING_SHARE) + answer
         return tokens if self.facts.max_tokens is None else min(tokens, self.facts.max_tokens)
+
+
+def strategy_header(plan: Plan) -> str:
+    """The header line, with a CRLF before it; sent where the policy has strategies, escalation or a ceiling."""
+    note = plan.spending.note
+    return f"\r\nx-trimtab-strategy: {plan.strategy}{f'; because={note}' if note else ''}"
 
 
 def fits(rung: Rung, facts: Facts) -> bool:
@@ -125,7 +168,7 @@ def budget_on(rung: Rung, facts: Facts, choice: Choice) -> Budget:
     if facts.pool is not None:
         thinking = choice.thinking_tokens if own is None or own < 0 else own
         output = facts.max_tokens
-        return _priced(rung, facts, thinking, output)
+        return priced(rung, facts, thinking, output)
     thinking, output = rung.thinking_tokens, rung.output_tokens
     if choice.class_budget is not None and rung is choice.rung:
         thinking, output = choice.class_budget
@@ -139,10 +182,11 @@ def budget_on(rung: Rung, facts: Facts, choice: Choice) -> Budget:
     if cap is not None:
         thinking = min(thinking, cap - min(output, (cap + 1) // 2))
         output = cap - thinking
-    return _priced(rung, facts, thinking, output)
+    return priced(rung, facts, thinking, output)
 
 
-def _priced(rung: Rung, facts: Facts, thinking: int | None, output: int | None) -> Budget:
+def priced(rung: Rung, facts: Facts, thinking: int | None, output: int | None) -> Budget:
+    """A budget with its time and price."""
     pool = rung.pool
     tokens = (rung.thinking_tokens if thinking is None else thinking) + (
         rung.output_tokens if output is None else output

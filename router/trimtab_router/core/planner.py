@@ -22,6 +22,7 @@ from trimtab_router.core.facts import EFFORTS, Facts
 from trimtab_router.core.ladder import Ladder, Rung, compile_ladder
 from trimtab_router.core.plan import UNSCORED, Choice, Plan, budget_on, fits, others
 from trimtab_router.core.scores import Scores
+from trimtab_router.core.spending import spending_on, within_ceiling
 
 __all__ = ["fall_back", "needs_scores", "plan", "plan_as_dict", "plan_on"]
 
@@ -42,16 +43,10 @@ def plan_on(facts: Facts, scores: Scores | None, ladder: Ladder, *, classifier_o
     """As `plan`, for a ladder that is compiled once; `classifier_off` only names the reason for absent scores."""
     choice = _by_hand(facts, ladder) or _by_context(facts, ladder) or _by_scores(scores, ladder, classifier_off)
     choice = _that_fits(choice, facts, ladder)
-    return Plan(
-        choice.rung,
-        budget_on(choice.rung, facts, choice),
-        choice.reason,
-        UNSCORED if scores is None else scores.class_name,
-        choice,
-        facts,
-        scores,
-        ladder,
-    )
+    class_name = UNSCORED if scores is None else scores.class_name
+    budget, spending = budget_on(choice.rung, facts, choice), spending_on(choice, class_name, facts, ladder)
+    found = Plan(choice.rung, budget, choice.reason, class_name, choice, facts, scores, ladder, spending=spending)
+    return within_ceiling(found) if spending.limits.bounds else found
 
 
 def fall_back(failed: Plan) -> Plan | None:
@@ -61,7 +56,8 @@ def fall_back(failed: Plan) -> Plan | None:
         return None
     rung = following[0]
     budget = budget_on(rung, failed.facts, failed.choice)
-    return replace(failed, rung=rung, budget=budget, reason="Fallback", spent=(*failed.spent, rung))
+    found = replace(failed, rung=rung, budget=budget, reason="Fallback", spent=(*failed.spent, rung))
+    return within_ceiling(found) if found.spending.limits.bounds else found
 
 
 def _by_hand(facts: Facts, ladder: Ladder) -> Choice | None:

@@ -16,6 +16,12 @@ def rewrite(ask: Ask, plan: Plan) -> tuple[bytes, tuple[str, ...]]:
     A field that the client set is never changed, except `model`, the thinking budget (see `plan.budget_on`) and the
     fields that the pool's engine refuses.
     """
+    body, dropped = rewritten(ask, plan)
+    return encode(body), dropped
+
+
+def rewritten(ask: Ask, plan: Plan) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """As `rewrite`, before it is written as JSON."""
     body = dict(ask.body)
     pool = plan.rung.pool
     body["model"] = pool.served_name
@@ -26,7 +32,9 @@ def rewrite(ask: Ask, plan: Plan) -> tuple[bytes, tuple[str, ...]]:
     _set_thinking(body, ask, plan)
     if plan.facts.pool is None and plan.facts.max_tokens is None:
         _set_cap(body, plan)
-    return encode(body), tuple(dropped)
+    elif plan.spending.limits.bounds and plan.budget.output_tokens is not None:
+        _lower_cap(body, (plan.budget.thinking_tokens or 0) + plan.budget.output_tokens)
+    return body, tuple(dropped)
 
 
 def _drop_effort(body: dict[str, Any], ask: Ask, dropped: list[str]) -> None:
@@ -47,9 +55,16 @@ def _set_thinking(body: dict[str, Any], ask: Ask, plan: Plan) -> None:
         body["chat_template_kwargs"] = {"enable_thinking": False, **(body.get("chat_template_kwargs") or {})}
 
 
+def _lower_cap(body: dict[str, Any], cap: int) -> None:
+    """The client's own cap, where the ceiling is lower."""
+    for name in ("max_tokens", "max_completion_tokens"):
+        if body.get(name) is not None:
+            body[name] = min(body[name], cap)
+
+
 def _set_cap(body: dict[str, Any], plan: Plan) -> None:
     """Caps the answer where the client does not; left to the engine where the context is the tighter bound."""
     cap = (plan.budget.thinking_tokens or 0) + (plan.budget.output_tokens or 0)
     context, prompt = plan.rung.pool.context_tokens, plan.facts.prompt_tokens
-    if context is None or prompt + prompt // _MARGIN_SHARE + cap <= context:
+    if context is None or plan.spending.limits.bounds or prompt + prompt // _MARGIN_SHARE + cap <= context:
         body["max_completion_tokens" if plan.facts.route == "chat" else "max_tokens"] = cap

@@ -13,7 +13,7 @@ from trimtab_router.core.decisions import Ending, decision
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.http1 import Head
 from trimtab_router.core.parse import Ask
-from trimtab_router.core.plan import Plan
+from trimtab_router.core.plan import SINGLE, Plan, strategy_header
 from trimtab_router.core.planner import fall_back
 from trimtab_router.core.rewrite import rewrite
 from trimtab_router.core.tally import Tally
@@ -32,6 +32,16 @@ RETRY_AFTER_SECONDS = 2
 _log = logging.getLogger(__name__)
 
 
+class InFlight(Protocol):
+    """What the worker knows of a request on its way."""
+
+    def tick(self) -> None:
+        """Once a second."""
+
+    def fail(self, message: str, *, outcome: str = "upstream_error", status: int = 502) -> None:
+        """Ends it with an error."""
+
+
 class Host(Protocol):
     """The worker that the exchange belongs to."""
 
@@ -39,7 +49,7 @@ class Host(Protocol):
     tally: Tally
     directory: Directory
     log: DecisionLog | None
-    exchanges: "set[Exchange]"
+    exchanges: set[InFlight]
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -52,7 +62,18 @@ class Exchange:
     """From the plan to the last byte."""
 
     __slots__ = (
-        *("_answer", "_ask", "_attempts", "_client", "_connection", "_deaths", "_dropped", "_endpoint", "_host"),
+        *(
+            "_answer",
+            "_ask",
+            "_attempts",
+            "_client",
+            "_connection",
+            "_deadline",
+            "_deaths",
+            "_dropped",
+            "_endpoint",
+            "_host",
+        ),
         *("_key", "_path", "_payload", "_plan", "_query", "_request", "_started", "_tier", "_tried", "_why"),
     )
 
@@ -74,6 +95,7 @@ class Exchange:
         self._tried: set[Endpoint] = set()
         self._attempts = 0
         self._deaths = 0
+        self._deadline: asyncio.TimerHandle | None = None
         self._why = ""
         self._query = "" if host.log is None else host.log.fingerprint(ask.reading.query)
 
@@ -85,7 +107,14 @@ class Exchange:
         tier.output_expected += plan.expected_output_tokens()
         tier.inflight += 1
         self._host.exchanges.add(self)
+        seconds = plan.spending.limits.seconds
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._out_of_time)
         self._attempt()
+
+    def _out_of_time(self) -> None:
+        seconds = self._plan.spending.limits.seconds
+        self.fail(f"the policy's ceiling of {seconds:g} seconds is reached", outcome="timeout", status=504)
 
     # sending
 
@@ -236,7 +265,8 @@ class Exchange:
         if begun:
             self.fail(f"{endpoint.address}: {why}")
         else:
-            self._deaths += 1
+            # Nobody knows what the dead engine wrote, so under a ceiling nothing is left that is sure to be unspent.
+            self._deaths += MAX_DEATHS if self._plan.spending.limits.bounds else 1
             self._retry(f"{endpoint.address}: {why}")
 
     def fail(self, message: str, *, outcome: str = "upstream_error", status: int = 502) -> None:
@@ -289,6 +319,9 @@ class Exchange:
             f"\r\nx-trimtab-budget: {'unset' if thinking is None else thinking}"
             f"\r\nx-trimtab-reason: {plan.reason}\r\nx-trimtab-pool: {plan.pool}"
         )
+        spending = plan.spending
+        if spending is not SINGLE:
+            text += strategy_header(plan)
         if self._dropped:
             text += f"\r\nx-trimtab-dropped: {', '.join(self._dropped)}"
         return text.encode() + b"\r\nx-request-id: " + self._request.headers[b"x-request-id"]
@@ -296,6 +329,8 @@ class Exchange:
     def _close(self, outcome: str) -> None:
         plan, tier, answer = self._plan, self._tier, self._answer
         self._host.exchanges.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
         tier.inflight -= 1
         seconds, tokens = self._host.now() - self._started, 0
         tier.seconds.observe(seconds)

@@ -16,6 +16,7 @@ from trimtab_router.core.plan import UNSCORED, Plan
 from trimtab_router.core.planner import needs_scores, plan_as_dict, plan_on
 from trimtab_router.core.scores import Scores
 from trimtab_router.shell.batch import Batch
+from trimtab_router.shell.conductor import Conductor
 from trimtab_router.shell.exchange import Exchange
 from trimtab_router.shell.exchange import Host as ExchangeHost
 from trimtab_router.shell.request import Request
@@ -172,7 +173,8 @@ def _generate(host: Host, client: ClientConnection, request: Request, route: Rou
     ask = _ask(host, request, route)
 
     def start(plan: Plan) -> None:
-        exchange = Exchange(host, client, request, ask, plan)
+        alone = plan.spending.alone
+        exchange = Exchange(host, client, request, ask, plan) if alone else Conductor(host, client, request, ask, plan)
         client.exchange = exchange
         request.parts.clear()
         exchange.start()

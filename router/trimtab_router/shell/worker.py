@@ -14,7 +14,7 @@ from trimtab_router.shell.batch import Batch, Scorer
 from trimtab_router.shell.config import ConfigFile
 from trimtab_router.shell.decisionlog import DecisionLog
 from trimtab_router.shell.endpoints import Directory
-from trimtab_router.shell.exchange import Exchange
+from trimtab_router.shell.exchange import InFlight
 from trimtab_router.shell.options import Options
 from trimtab_router.shell.request import Request
 from trimtab_router.shell.routes import dispatch
@@ -47,7 +47,7 @@ class Worker:
         self.ladder: Ladder | None = None
         self.draining = False
         self.clients: set[ClientConnection] = set()
-        self.exchanges: set[Exchange] = set()
+        self.exchanges: set[InFlight] = set()
         self.clock = clock
         loop = asyncio.get_running_loop()
         self.now = loop.time
@@ -59,7 +59,7 @@ class Worker:
     def _configure(self, ladder: Ladder) -> None:
         """Swaps the configuration; requests in flight keep the plan they have."""
         self.tally.know(rung.name for rung in ladder.rungs)
-        self.directory.configure(rung.pool for rung in ladder.rungs)
+        self.directory.configure(ladder.pools)
         if self.batch is not None:
             self.batch.deadline_seconds = ladder.config.classifier.deadline_milliseconds / 1000
         self.ladder = ladder

@@ -1,0 +1,137 @@
+"""The ceiling of one query: every attempt reserves before it starts and settles when it ends.
+
+Tokens are generated tokens, reasoning included. Cost is in whole billionths of the currency unit, rounded up, so that
+sums are exact. Seconds are bounded by a deadline that the caller enforces; nothing is granted after it.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+from trimtab_crds.wire import CeilingConfig, PoolConfig
+
+NANOS: Final = 1_000_000_000
+LEAST_TOKENS: Final = 16
+"""An attempt that could write less than this is not started."""
+UNSEEN_TOKENS: Final = 64
+"""What an engine may have written after the last event that came from an attempt that was cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one query may use; None does not bound."""
+
+    tokens: int | None = None
+    seconds: float | None = None
+    cost_nanos: int | None = None
+
+    @property
+    def bounds(self) -> bool:
+        """Anything is bounded."""
+        return not (self.tokens is None and self.seconds is None and self.cost_nanos is None)
+
+
+def limits(*ceilings: CeilingConfig | None) -> Limits:
+    """The lowest of every bound."""
+
+    def lowest(name: str) -> int | None:
+        values = [value for c in ceilings if c is not None and (value := getattr(c, name)) is not None]
+        return min(values, default=None)
+
+    micros = lowest("cost_micros")
+    return Limits(lowest("tokens"), lowest("seconds"), None if micros is None else micros * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What tokens of one pool cost, in billionths of the currency unit per million tokens, rounded up."""
+
+    prompt: int
+    output: int
+
+    @classmethod
+    def of(cls, pool: PoolConfig) -> "Price":
+        """By the pool's GPU price and capacity; zero where the capacity is unknown."""
+        nanos_per_second = pool.gpu_hour_milli * 1_000_000 / 3600
+        return cls(
+            ceil(pool.prompt_token_seconds * nanos_per_second * 1e6),
+            ceil(pool.output_token_seconds * nanos_per_second * 1e6),
+        )
+
+    def nanos(self, prompt_tokens: int, output_tokens: int) -> int:
+        """Of that many tokens, rounded up."""
+        return -(-(prompt_tokens * self.prompt + output_tokens * self.output) // 1_000_000)
+
+
+@dataclass(slots=True)
+class _Reservation:
+    price: Price
+    prompt_tokens: int
+    tokens: int
+
+
+class Ledger:
+    """What one query has used and has promised to attempts in flight; never above its limits together."""
+
+    __slots__ = ("_open", "deadline", "limits", "spent_nanos", "spent_tokens")
+
+    def __init__(self, limits: Limits, started: float) -> None:
+        self.limits = limits
+        self.deadline = None if limits.seconds is None else started + limits.seconds
+        self.spent_tokens = 0
+        self.spent_nanos = 0
+        self._open: dict[int, _Reservation] = {}
+
+    @property
+    def reserved_tokens(self) -> int:
+        """Promised to attempts in flight."""
+        return sum(r.tokens for r in self._open.values())
+
+    @property
+    def reserved_nanos(self) -> int:
+        """Cost of what is promised."""
+        return sum(r.price.nanos(r.prompt_tokens, r.tokens) for r in self._open.values())
+
+    def room(self, price: Price, prompt_tokens: int, wanted: int, now: float) -> int:
+        """Tokens that an attempt could be granted now, at most `wanted`."""
+        if self.deadline is not None and now >= self.deadline:
+            return 0
+        tokens = wanted
+        if self.limits.tokens is not None:
+            tokens = min(tokens, self.limits.tokens - self.spent_tokens - self.reserved_tokens)
+        if self.limits.cost_nanos is not None:
+            left = self.limits.cost_nanos - self.spent_nanos - self.reserved_nanos
+            tokens = min(tokens, _affordable(price, prompt_tokens, left, wanted))
+        return max(tokens, 0)
+
+    def reserve(self, attempt: int, price: Price, *, prompt_tokens: int, wanted: int, now: float) -> int:
+        """Tokens granted to an attempt, 0 when it must not start. `prompt_tokens` is the most that they can be."""
+        tokens = self.room(price, prompt_tokens, wanted, now)
+        if tokens < min(wanted, LEAST_TOKENS) or tokens == 0:
+            return 0
+        self._open[attempt] = _Reservation(price, prompt_tokens, tokens)
+        return tokens
+
+    def granted(self, attempt: int) -> int:
+        """Tokens that an attempt in flight may write."""
+        return self._open[attempt].tokens
+
+    def settle(self, attempt: int, *, prompt_tokens: int, tokens: int, complete: bool) -> None:
+        """An attempt has ended with what it really used.
+
+        One that was cut may have written more than came; nobody used more than was granted, for engines obey
+        `max_tokens`.
+        """
+        granted = self._open.pop(attempt)
+        used = min(tokens if complete else tokens + UNSEEN_TOKENS, granted.tokens)
+        self.spent_tokens += used
+        self.spent_nanos += granted.price.nanos(min(prompt_tokens, granted.prompt_tokens), used)
+
+
+def _affordable(price: Price, prompt_tokens: int, nanos: int, wanted: int) -> int:
+    """The most tokens, up to `wanted`, whose cost is within `nanos`."""
+    if price.nanos(prompt_tokens, wanted) <= nanos:
+        return wanted
+    if price.output == 0:
+        return 0
+    return max((nanos * 1_000_000 - prompt_tokens * price.prompt) // price.output, 0)

@@ -1,0 +1,67 @@
+"""How one query spends its budget: the strategy of its tier or class, and the ceiling that bounds it."""
+
+from dataclasses import replace
+from typing import Final
+
+from trimtab_crds.strategyspec import StrategyType
+from trimtab_crds.wire import EscalationConfig, StrategyConfig
+from trimtab_router.core.ceiling import LEAST_TOKENS, Ledger, Price, limits
+from trimtab_router.core.errors import ApiError
+from trimtab_router.core.facts import Facts
+from trimtab_router.core.ladder import Ladder
+from trimtab_router.core.plan import SINGLE, Budget, Choice, Plan, Spending, priced
+
+TOKENS_A_BYTE: Final = 4
+"""Estimates count four bytes a token; no token is shorter than a byte, so this many times the estimate is the most."""
+_OFF: Final = EscalationConfig()
+_ALONE: Final = StrategyConfig()
+
+
+def spending_on(choice: Choice, class_name: str, facts: Facts, ladder: Ladder) -> Spending:
+    """The strategy, escalation and ceiling of a query. A pool that is asked for by name is passed through unbounded."""
+    if facts.pool is not None or not (ladder.spends or ladder.bounds):
+        return SINGLE
+    rule, config = ladder.classes.get(class_name), ladder.config
+    strategy = choice.rung.strategy
+    if rule is not None and rule.strategy is not None and choice.reason == "ClassRule":
+        strategy = rule.strategy
+    escalation = config.escalation if rule is None or rule.escalate else _OFF
+    bound = limits(config.ceiling, rule.ceiling if rule is not None else None)
+    wanted = Spending(strategy, escalation, bound)
+    if facts.one_attempt and not wanted.alone:
+        return Spending(_ALONE, _OFF, bound, facts.one_attempt)
+    return wanted
+
+
+def within_ceiling(plan: Plan) -> Plan:
+    """The plan with a budget that one attempt can use up; raises ApiError where the ceiling leaves no room for one."""
+    bound, pool, facts = plan.spending.limits, plan.rung.pool, plan.facts
+    wanted = (plan.budget.thinking_tokens or 0) + (plan.budget.output_tokens or plan.rung.output_tokens)
+    room = Ledger(bound, 0.0).room(Price.of(pool), most_prompt_tokens(facts), wanted * facts.answers, 0.0)
+    each = room // facts.answers
+    if each < min(wanted, LEAST_TOKENS):
+        raise ApiError(
+            400,
+            f"messages: the policy's ceiling leaves {each} tokens for an answer of about {facts.prompt_tokens} prompt "
+            f"tokens on tier {plan.tier}; shorten the prompt, ask for a cheaper tier or for fewer answers",
+            param="messages",
+            code="ceiling_reached",
+        )
+    return plan if each >= wanted else replace(plan, budget=shrunk(plan, each))
+
+
+def most_prompt_tokens(facts: Facts) -> int:
+    """The most tokens that the prompt can have."""
+    return facts.prompt_tokens * TOKENS_A_BYTE + TOKENS_A_BYTE
+
+
+def shrunk(plan: Plan, tokens: int) -> Budget:
+    """The plan's budget within that many tokens: the thinking shrinks first, down to half of them."""
+    thinking, output = plan.budget.thinking_tokens or 0, plan.budget.output_tokens or plan.rung.output_tokens
+    thinking = min(thinking, tokens - min(output, (tokens + 1) // 2))
+    return priced(plan.rung, plan.facts, thinking, tokens - thinking)
+
+
+def samples(strategy: StrategyConfig) -> int:
+    """The most answers of the tier that the strategy asks for."""
+    return 1 if strategy.type in (StrategyType.SINGLE, StrategyType.SHORT_DRAFT) else strategy.samples

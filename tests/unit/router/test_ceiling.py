@@ -1,0 +1,133 @@
+"""The ceiling of one query is never exceeded, whatever happens to its attempts and in which order."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.routing import chat, ladder, planned, pool, scores
+from trimtab_crds.wire import CeilingConfig, PoolConfig
+from trimtab_router.core.ceiling import LEAST_TOKENS, UNSEEN_TOKENS, Ledger, Limits, Price, limits
+from trimtab_router.core.errors import ApiError
+
+CHEAP, DEAR = Price(2_000, 50_000), Price(40_000, 1_000_000)
+
+
+def test_the_lowest_bound_holds():
+    policy, rule = CeilingConfig(tokens=1000, cost_micros=5), CeilingConfig(tokens=2000, seconds=9)
+    assert limits(policy, rule, None) == Limits(1000, 9, 5000)
+    assert not limits(CeilingConfig()).bounds
+
+
+def test_the_price_is_that_of_the_pools_capacity():
+    config = PoolConfig.model_validate(pool("low", gpuHourMilli=3600))
+    assert Price.of(config).nanos(1000, 1000) == 100_000 + 1_000_000
+    assert Price.of(PoolConfig(name="x", served_name="x")).nanos(10, 10) == 0
+
+
+def test_a_reservation_is_granted_what_is_left_and_given_back():
+    ledger = Ledger(Limits(tokens=100), 0)
+    assert ledger.reserve(1, CHEAP, prompt_tokens=5, wanted=80, now=0) == 80
+    assert ledger.reserve(2, CHEAP, prompt_tokens=5, wanted=80, now=0) == 20
+    assert ledger.reserve(3, CHEAP, prompt_tokens=5, wanted=80, now=0) == 0
+    ledger.settle(1, prompt_tokens=5, tokens=10, complete=True)
+    assert ledger.room(CHEAP, 5, 80, 0) == 70
+    assert ledger.granted(2) == 20
+
+
+def test_what_was_cut_counts_as_more_than_what_came():
+    ledger = Ledger(Limits(tokens=1000), 0)
+    ledger.reserve(1, CHEAP, prompt_tokens=5, wanted=500, now=0)
+    ledger.settle(1, prompt_tokens=5, tokens=10, complete=False)
+    assert ledger.spent_tokens == 10 + UNSEEN_TOKENS
+
+
+def test_an_attempt_too_small_to_be_useful_is_not_started():
+    ledger = Ledger(Limits(tokens=LEAST_TOKENS - 1), 0)
+    assert ledger.reserve(1, CHEAP, prompt_tokens=5, wanted=100, now=0) == 0
+    assert ledger.reserve(2, CHEAP, prompt_tokens=5, wanted=8, now=0) == 8
+
+
+def test_nothing_is_granted_after_the_deadline():
+    ledger = Ledger(Limits(seconds=5), 10)
+    assert ledger.room(CHEAP, 5, 100, 14.9) == 100
+    assert ledger.room(CHEAP, 5, 100, 15) == 0
+
+
+@st.composite
+def histories(draw):
+    """Starts and ends of samples, retries and escalations in any order; ends are complete, cut or lost."""
+    steps = st.tuples(
+        st.sampled_from(["start", "start", "end"]),
+        st.sampled_from([CHEAP, DEAR, Price(0, 0)]),
+        st.integers(0, 5000),
+        st.integers(1, 3000),
+        st.floats(0, 1),
+        st.booleans(),
+        st.floats(0, 3),
+    )
+    return draw(st.lists(steps, max_size=40))
+
+
+BOUNDS = st.builds(
+    Limits,
+    tokens=st.none() | st.integers(1, 6000),
+    seconds=st.none() | st.floats(0.1, 60),
+    cost_nanos=st.none() | st.integers(1, 5_000_000),
+)
+
+
+@given(BOUNDS, histories())
+def test_spent_and_reserved_never_exceed_the_ceiling(bounds, history):
+    ledger, now, open_, written, paid = Ledger(bounds, 0), 0.0, {}, 0, 0
+    for number, (what, price, prompt, wanted, share, complete, passed) in enumerate(history):
+        now += passed
+        if what == "start":
+            granted = ledger.reserve(number, price, prompt_tokens=prompt, wanted=wanted, now=now)
+            assert granted <= wanted
+            assert not granted or bounds.seconds is None or now < bounds.seconds
+            if granted:
+                open_[number] = (price, prompt, granted)
+        elif open_:
+            attempt = min(open_)
+            price, prompt, granted = open_.pop(attempt)
+            really = int(granted * share)
+            seen = really if complete else max(really - UNSEEN_TOKENS, 0)
+            written, paid = written + really, paid + price.nanos(prompt, really)
+            ledger.settle(attempt, prompt_tokens=prompt, tokens=seen, complete=complete)
+        total, cost = ledger.spent_tokens + ledger.reserved_tokens, ledger.spent_nanos + ledger.reserved_nanos
+        assert bounds.tokens is None or total <= bounds.tokens
+        assert bounds.cost_nanos is None or cost <= bounds.cost_nanos
+        assert (written, paid) <= (ledger.spent_tokens, ledger.spent_nanos)
+
+
+@given(st.integers(40, 3000), st.integers(1, 5000), st.sampled_from(["low", "medium", "high"]))
+def test_a_plan_fits_its_ceiling(tokens, own, tier):
+    on = ladder(ceiling={"tokens": tokens})
+    plan = planned(chat(max_tokens=own), on, x_trimtab_tier=tier)
+    assert plan.budget.thinking_tokens + plan.budget.output_tokens <= min(tokens, own)
+
+
+def test_a_class_lowers_the_ceiling_and_may_not_escalate():
+    rule = {"name": "math", "tier": "medium", "ceiling": {"tokens": 500}, "escalate": False}
+    on = ladder(classes=[rule], ceiling={"tokens": 900}, escalation={"maxSteps": 2})
+    plan = planned(chat(), on, scores(class_name="math"))
+    assert plan.spending.limits.tokens == 500
+    assert plan.spending.escalation.max_steps == 0
+    assert planned(chat(), on).spending.limits.tokens == 900
+
+
+def test_a_class_has_its_own_strategy():
+    rule = {"name": "math", "tier": "medium", "strategy": {"type": "SelfConsistency"}}
+    plan = planned(chat(), ladder(classes=[rule]), scores(class_name="math"))
+    assert plan.strategy == "self-consistency"
+    assert planned(chat(), ladder(classes=[rule])).strategy == "single"
+
+
+def test_a_pool_by_name_has_no_ceiling():
+    on = ladder(ceiling={"tokens": 20})
+    assert not planned(chat(model="model-low"), on).spending.limits.bounds
+
+
+def test_too_many_answers_for_a_ceiling_are_refused():
+    with pytest.raises(ApiError, match="ceiling leaves 5 tokens"):
+        planned(chat(n=20), ladder(ceiling={"tokens": 100}))
