@@ -89,11 +89,11 @@ def test_spent_and_reserved_never_exceed_the_ceiling(bounds, history):
                 open_[number] = (price, prompt, granted)
         elif open_:
             attempt = min(open_)
-            price, prompt, granted = open_.pop(attempt)
-            really = int(granted * share)
+            rate, asked, most = open_.pop(attempt)
+            really = int(most * share)
             seen = really if complete else max(really - UNSEEN_TOKENS, 0)
-            written, paid = written + really, paid + price.nanos(prompt, really)
-            ledger.settle(attempt, prompt_tokens=prompt, tokens=seen, complete=complete)
+            written, paid = written + really, paid + rate.nanos(asked, really)
+            ledger.settle(attempt, prompt_tokens=asked, tokens=seen, complete=complete)
         total, cost = ledger.spent_tokens + ledger.reserved_tokens, ledger.spent_nanos + ledger.reserved_nanos
         assert bounds.tokens is None or total <= bounds.tokens
         assert bounds.cost_nanos is None or cost <= bounds.cost_nanos

@@ -85,14 +85,17 @@ def test_what_needs_one_engine_gets_one_and_says_why(field, value):
 @on_loop
 async def test_a_cascade_goes_up_when_the_first_answer_is_unsure():
     cascade = {"type": "Cascade", "samples": 1, "acceptPercent": 80}
-    async with engine(chat_stream("no", logprob=-2)) as low, engine(chat_stream("yes", logprob=-0.01)) as medium:
-        async with running(strategic(low, medium=(medium,), strategy=cascade)) as router:
-            answer = (await router.ask(chat())).json()
-            assert answer["choices"][0]["message"]["content"] == "yes"
-            assert answer["model"] == "model-medium"
-            assert answer["choices"][0]["logprobs"] is None
-            tiers = [a["tier"] for a in answer["usage"]["trimtab"]["attempts"]]
-            assert tiers == ["low", "medium"]
+    async with (
+        engine(chat_stream("no", logprob=-2)) as low,
+        engine(chat_stream("yes", logprob=-0.01)) as medium,
+        running(strategic(low, medium=(medium,), strategy=cascade)) as router,
+    ):
+        answer = (await router.ask(chat())).json()
+        assert answer["choices"][0]["message"]["content"] == "yes"
+        assert answer["model"] == "model-medium"
+        assert answer["choices"][0]["logprobs"] is None
+        tiers = [a["tier"] for a in answer["usage"]["trimtab"]["attempts"]]
+        assert tiers == ["low", "medium"]
 
 
 @on_loop
@@ -111,36 +114,44 @@ async def test_forms_that_agree_are_taken_and_forms_that_differ_go_up():
 async def test_the_verifier_chooses():
     best = {"type": "BestOfN", "samples": 2, "wave": 2, "acceptPercent": 90, "verifierPool": "pool-high"}
     scores = engine(chat_stream("bad. Score: 20"), chat_stream("Score: 60"))
-    async with engine(chat_stream("one"), chat_stream("two")) as low, scores:
-        async with running(strategic(low, high=(scores,), strategy=best)) as router:
-            answer = (await router.ask(chat("which?"))).json()
-            used = answer["usage"]["trimtab"]
-            assert used["ended"] == "BestScore"
-            assert [a["role"] for a in used["attempts"]].count("verifier") == 2
-            better = scores.got[1].body["messages"][0]["content"]
-            assert answer["choices"][0]["message"]["content"] in better
-            assert "which?" in better
+    async with (
+        engine(chat_stream("one"), chat_stream("two")) as low,
+        scores,
+        running(strategic(low, high=(scores,), strategy=best)) as router,
+    ):
+        answer = (await router.ask(chat("which?"))).json()
+        used = answer["usage"]["trimtab"]
+        assert used["ended"] == "BestScore"
+        assert [a["role"] for a in used["attempts"]].count("verifier") == 2
+        better = scores.got[1].body["messages"][0]["content"]
+        assert answer["choices"][0]["message"]["content"] in better
+        assert "which?" in better
 
 
 @on_loop
 async def test_objections_go_into_the_next_answer():
     refine = {"type": "Refine", "samples": 3, "acceptPercent": 90, "verifierPool": "pool-high"}
     scores = engine(chat_stream("a sign is wrong. Score: 20"), chat_stream("Score: 95"))
-    async with engine(chat_stream("-4"), chat_stream("4")) as low, scores:
-        async with running(strategic(low, high=(scores,), strategy=refine)) as router:
-            answer = (await router.ask(chat("what?"))).json()
-            assert answer["choices"][0]["message"]["content"] == "4"
-            assert answer["usage"]["trimtab"]["ended"] == "Accepted"
-            assert "a sign is wrong" in low.got[1].body["messages"][-1]["content"]
+    async with (
+        engine(chat_stream("-4"), chat_stream("4")) as low,
+        scores,
+        running(strategic(low, high=(scores,), strategy=refine)) as router,
+    ):
+        answer = (await router.ask(chat("what?"))).json()
+        assert answer["choices"][0]["message"]["content"] == "4"
+        assert answer["usage"]["trimtab"]["ended"] == "Accepted"
+        assert "a sign is wrong" in low.got[1].body["messages"][-1]["content"]
 
 
 @on_loop
 async def test_a_short_draft_streams_as_it_comes():
-    async with engine(chat_stream("a", "b", thoughts=("t",))) as low:
-        async with running(strategic(low, strategy={"type": "ShortDraft"})) as router:
-            response = await router.ask(chat(stream=True))
-            assert (reasoning_of(response.body), content_of(response.body)) == ("t", "ab")
-            assert "minimal draft" in low.got[0].body["messages"][-1]["content"]
+    async with (
+        engine(chat_stream("a", "b", thoughts=("t",))) as low,
+        running(strategic(low, strategy={"type": "ShortDraft"})) as router,
+    ):
+        response = await router.ask(chat(stream=True))
+        assert (reasoning_of(response.body), content_of(response.body)) == ("t", "ab")
+        assert "minimal draft" in low.got[0].body["messages"][-1]["content"]
 
 
 ESCALATION = {"maxSteps": 1, "windowTokens": 4, "patienceTokens": 2, "confidencePercent": 50}
@@ -151,17 +162,20 @@ def test_low_confidence_moves_up_before_anything_is_said(stream):
     @on_loop
     async def test():
         unsure = chat_stream(*"abcdefgh", logprob=-3)
-        async with engine(unsure) as low, engine(chat_stream("sure", logprob=0)) as medium:
-            async with running(strategic(low, medium=(medium,), escalation=ESCALATION)) as router:
-                response = await router.ask(chat(stream=stream))
-                assert low.got[0].body["logprobs"] is True
-                if stream:
-                    assert content_of(response.body) == "sure"
-                    assert 'logprobs":null' in response.body.decode()
-                else:
-                    used = response.json()["usage"]["trimtab"]
-                    assert [a.get("signal") for a in used["attempts"]] == ["LowConfidence", None]
-                    assert used["ended"] == "LowConfidence"
+        async with (
+            engine(unsure) as low,
+            engine(chat_stream("sure", logprob=0)) as medium,
+            running(strategic(low, medium=(medium,), escalation=ESCALATION)) as router,
+        ):
+            response = await router.ask(chat(stream=stream))
+            assert low.got[0].body["logprobs"] is True
+            if stream:
+                assert content_of(response.body) == "sure"
+                assert 'logprobs":null' in response.body.decode()
+            else:
+                used = response.json()["usage"]["trimtab"]
+                assert [a.get("signal") for a in used["attempts"]] == ["LowConfidence", None]
+                assert used["ended"] == "LowConfidence"
 
     test()
 
@@ -199,11 +213,14 @@ def test_a_thought_whose_budget_is_spent_goes_on_where_it_was(stream):
 
 @on_loop
 async def test_without_a_signal_nothing_is_escalated():
-    async with engine(chat_stream(*"abcdefgh", logprob=-0.01)) as low, engine() as medium:
-        async with running(strategic(low, medium=(medium,), escalation=ESCALATION)) as router:
-            response = await router.ask(chat(stream=True))
-            assert content_of(response.body) == "abcdefgh"
-            assert medium.got == []
+    async with (
+        engine(chat_stream(*"abcdefgh", logprob=-0.01)) as low,
+        engine() as medium,
+        running(strategic(low, medium=(medium,), escalation=ESCALATION)) as router,
+    ):
+        response = await router.ask(chat(stream=True))
+        assert content_of(response.body) == "abcdefgh"
+        assert medium.got == []
 
 
 @on_loop
@@ -240,12 +257,14 @@ async def test_a_ceiling_that_the_prompt_alone_breaks_is_refused():
 def test_a_ceiling_of_seconds_ends_what_hangs(strategy):
     @on_loop
     async def test():
-        async with engine(default=hang) as low:
-            async with running(strategic(low, strategy=strategy, ceiling={"seconds": 1})) as router:
-                response = await router.ask(chat())
-                assert response.status == 504
-                assert "ceiling" in response.message
-                assert router.worker.exchanges == set()
+        async with (
+            engine(default=hang) as low,
+            running(strategic(low, strategy=strategy, ceiling={"seconds": 1})) as router,
+        ):
+            response = await router.ask(chat())
+            assert response.status == 504
+            assert "ceiling" in response.message
+            assert router.worker.exchanges == set()
 
     test()
 
@@ -254,8 +273,7 @@ def test_a_ceiling_of_seconds_ends_what_hangs(strategy):
 async def test_a_client_that_leaves_ends_every_attempt():
     async with engine(default=hang) as low, running(strategic(low, strategy=VOTE)) as router:
         client = await (await router.open()).send(request(chat()))
-        while len(low.got) < 3:
-            await asyncio.sleep(0.01)
+        await router.until(lambda: len(low.got) == 3)
         client.writer.close()
         await asyncio.gather(*(got.client_gone.wait() for got in low.got))
         assert router.worker.tally.tiers["low"].inflight == 0
@@ -267,17 +285,19 @@ async def test_an_engine_that_dies_is_replaced():
     async with (
         engine(die, chat_stream("a"), default=chat_stream("a")) as low,
         engine(default=chat_stream("a")) as other,
+        running(strategic(low, other, strategy=VOTE)) as router,
     ):
-        async with running(strategic(low, other, strategy=VOTE)) as router:
-            assert (await router.ask(chat())).json()["choices"][0]["message"]["content"] == "a"
+        assert (await router.ask(chat())).json()["choices"][0]["message"]["content"] == "a"
 
 
 @on_loop
 async def test_a_pool_without_replicas_leaves_the_next_tier():
-    async with engine(default=chat_stream("up")) as medium:
-        async with running(strategic(medium=(medium,), strategy=VOTE)) as router:
-            answer = (await router.ask(chat())).json()
-            assert {a["tier"] for a in answer["usage"]["trimtab"]["attempts"]} == {"medium"}
+    async with (
+        engine(default=chat_stream("up")) as medium,
+        running(strategic(medium=(medium,), strategy=VOTE)) as router,
+    ):
+        answer = (await router.ask(chat())).json()
+        assert {a["tier"] for a in answer["usage"]["trimtab"]["attempts"]} == {"medium"}
 
 
 @on_loop
@@ -290,11 +310,13 @@ async def test_an_engines_refusal_is_the_answer():
 
 @on_loop
 async def test_an_answer_that_breaks_off_in_the_stream_ends_with_an_error():
-    async with engine(default=chat_stream("a", "b", end=False)) as low:
-        async with running(strategic(low, strategy={"type": "ShortDraft"})) as router:
-            response = await router.ask(chat(stream=True))
-            assert "error" in events_of(response.body)[-1]
-            assert "[DONE]" not in response.body.decode()
+    async with (
+        engine(default=chat_stream("a", "b", end=False)) as low,
+        running(strategic(low, strategy={"type": "ShortDraft"})) as router,
+    ):
+        response = await router.ask(chat(stream=True))
+        assert "error" in events_of(response.body)[-1]
+        assert "[DONE]" not in response.body.decode()
 
 
 @on_loop
