@@ -27,7 +27,7 @@ TEXT_SHARE: Final = 0.6
 """How much of the regression is added to the class table; below 1 because each option's error is part of a maximum."""
 INNER_FOLDS: Final = 3
 _BASELINE_PENALTY: Final = 3.0
-_PRICES: Final = np.concatenate(([0.0], np.exp(np.linspace(np.log(1e-3), np.log(3.0), 120))))
+PRICES: Final = np.concatenate(([0.0], np.exp(np.linspace(np.log(1e-3), np.log(3.0), 120))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def operating_price(expected: Expected, problem: Problem, split: Split, unit: fl
     `expected` holds out-of-fold predictions for the rows to learn from, in their order.
     """
     best, found, rows = np.inf, 0.0, split.learn
-    for price in _PRICES:
+    for price in PRICES:
         option = choose(expected, float(price), unit)
         accuracy = float(problem.mean(problem.quality[rows, option], rows))
         cost = float(problem.mean(problem.cost[rows, option], rows))
@@ -159,6 +159,10 @@ class Routed:
         """Accuracy minus that of the single option."""
         return float(np.average(self.quality[rows] - self.single_quality[rows], weights=self.weight[rows]))
 
+    def accuracy(self) -> float:
+        """Mean quality of the router."""
+        return float(np.average(self.quality, weights=self.weight))
+
 
 def unit_cost(problem: Problem, learn: Rows) -> float:
     """The dearest option's mean cost: what prices of quality are counted in."""
@@ -204,14 +208,13 @@ def frontier(problem: Problem, planned: list[Plans], reference: Reference = best
     """Cost over that of the reference and accuracy by every method, the price of quality swept; for pictures only."""
     found: dict[str, curves.Curve] = {}
     for method in planned[0].final:
-        for price in _PRICES[::3]:
+        for price in PRICES[::3]:
             parts = []
             for plan in planned:
                 option = choose(plan.final[method], float(price), unit_cost(problem, plan.split.learn))
                 parts.append(outcome(problem, plan.split, option, reference))
             whole = joined(parts)
-            accuracy = float(np.average(whole.quality, weights=whole.weight))
-            found.setdefault(method, []).append((whole.share(), accuracy))
+            found.setdefault(method, []).append((whole.share(), whole.accuracy()))
     return found
 
 

@@ -25,14 +25,15 @@ _NOT_MODELS: Final = frozenset({"task", "orig_split", "query"})
 class Study:
     """One set: its rows as a problem, and what every method expects of them."""
 
+    name: str
     problem: ladder.Problem
     planned: list[ladder.Plans]
 
 
-def _study(table: Table, column: str, quality: Doubles, cost: Doubles) -> Study:
-    _, label = np.unique(table.column(lambda row: row[column]), return_inverse=True)
+def _study(name: str, table: Table, quality: Doubles, cost: Doubles) -> Study:
+    _, label = np.unique(table.column(lambda row: row["task"]), return_inverse=True)
     problem = ladder.Problem(table.texts, encode(table.texts), label, quality, cost)
-    return Study(problem, [ladder.plans(problem, split) for split in table.splits])
+    return Study(name, problem, [ladder.plans(problem, split) for split in table.splits])
 
 
 def _prices(folder: Path) -> dict[str, float]:
@@ -50,7 +51,7 @@ def llmrouter_study(folders: Folders) -> Study | None:
     models = sorted(set(table.rows[0]) - _NOT_MODELS)
     quality = np.array([[float(row[model]) for model in models] for row in table.rows])
     cost = np.tile([prices[model] for model in models], (len(table.rows), 1))
-    return _study(table, "task", quality, cost)
+    return _study("llmrouter", table, quality, cost)
 
 
 @lru_cache(maxsize=1)
@@ -61,7 +62,7 @@ def bbh_study(folders: Folders) -> Study | None:
         return None
     quality = np.array([[float(row["direct_ok"]), float(row["cot_ok"])] for row in table.rows])
     cost = np.array([[float(row["direct_chars"]), float(row["cot_chars"])] for row in table.rows])
-    return _study(table, "task", quality, cost)
+    return _study("bbh", table, quality, cost)
 
 
 def llmrouter(folders: Folders) -> list[Result]:

@@ -65,9 +65,14 @@ def load(folders: Folders, files: Sequence[str], text: str) -> Table | None:
         return None
     everything = learn + judge
     texts = [str(row[text]) for row in everything]
-    if folders.test is None:
-        return Table(everything, texts, folds(texts, np.arange(len(everything))))
-    seen = {bucket(row_text, 1 << 62) for row_text in texts[: len(learn)]}
+    return Table(everything, texts, divide(texts, len(learn) if folders.test else None))
+
+
+def divide(texts: Sequence[str], learned: int | None) -> list[Split]:
+    """Five folds; or, when the first `learned` rows are those to learn from, the others judged in one split."""
+    if learned is None:
+        return folds(texts, np.arange(len(texts)))
+    seen = {bucket(text, 1 << 62) for text in texts[:learned]}
     # A question that both folders hold would be judged by what was learned from itself.
-    fresh = [row for row in range(len(learn), len(everything)) if bucket(texts[row], 1 << 62) not in seen]
-    return Table(everything, texts, [Split(np.arange(len(learn)), np.array(fresh, np.intp))])
+    fresh = [row for row in range(learned, len(texts)) if bucket(texts[row], 1 << 62) not in seen]
+    return [Split(np.arange(learned), np.array(fresh, np.intp))]
