@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 KIND ?= 0
 
-.PHONY: help setup check unit test e2e demo bench clean
+DATA ?= $(TRIMTAB_DATA)
+EVAL := build/evaluation
+
+.PHONY: help setup check unit test e2e demo bench eval clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +47,11 @@ demo: $(VENV)/.local ## the whole loop on this machine: no Kubernetes, no GPU
 
 bench: $(VENV)/.dev ## the measurements of docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+eval: $(VENV)/.dev ## the figures of docs/evaluation.md; DATA=DIR is the folder of labelled queries, TEST=DIR one to judge on
+	@test -n "$(DATA)" || { echo "make eval: DATA is not set; give the folder of labelled queries: make eval DATA=DIR (or TRIMTAB_DATA)" >&2; exit 2; }
+	@mkdir -p $(EVAL)
+	$(BIN)/trimtab classifier eval --train "$(DATA)" $(if $(TEST),--test "$(TEST)") --json $(EVAL)/figures.json --plots $(EVAL)
 
 clean: ## remove the virtual environment and caches of tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-PARTS = ("mmlu", "math", "llmrouter", "bbh", "class")
+PARTS = ("mmlu", "math", "llmrouter", "bbh", "mix", "cascade", "letters", "class")
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -25,7 +25,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     same = test is not None and test.resolve() == arguments.train.resolve()
     folders = Folders(arguments.train, None if same else test)
     results = run.evaluate(folders, arguments.only or list(run.PARTS))
-    sys.stdout.write(run.write(results, folders, arguments.json) + "\n")
+    sys.stdout.write(run.write(results, folders, arguments.json, arguments.plots) + "\n")
     return 0
 
 
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--train", type=Path, required=True, help="folder to learn from")
     judge.add_argument("--test", type=Path, help="folder to judge on; five folds of --train when absent or the same")
     judge.add_argument("--json", type=Path, help="file for the figures")
+    judge.add_argument("--plots", type=Path, help="folder for cost-quality pictures (PNG) and a page (index.html)")
     judge.add_argument("--only", action="append", choices=PARTS, help="one part; may be given several times")
     judge.set_defaults(run=_eval)
     return parser

@@ -108,11 +108,48 @@ def bbh(count: int = 80) -> list[dict[str, Any]]:
     ]
 
 
+def letters(count: int = 60, first: int = 0) -> list[dict[str, Any]]:
+    """Forty answers a question: unanimous for most, a lesser majority for every fifth, a wrong one for every tenth."""
+    found = []
+    for i in range(first, first + count):
+        right, wrong = f"abc{i}", f"xyz{i}"
+        votes = 40 if i % 5 else 33
+        answers = [right] * votes + [wrong] * (40 - votes)
+        gold = wrong if i % 10 == 1 else right
+        found.append({"question": f"Last letters of name {i}?", "gold": gold, "answers": answers, "chars": [9] * 40})
+    return found
+
+
+def _sampled(model: str, run: str, idx: int, gold: str, answers: list[str]) -> dict[str, Any]:
+    head = {"task": "date", "model": model, "run": f"date_{run}", "idx": idx, "n": len(answers), "gold": gold}
+    question = f"What is the date {idx} days after 01/01/2021?"
+    chars = [90 + 10 * (k % 3) for k in range(len(answers))]
+    return head | {"question": question, "answers": answers, "chars": chars}
+
+
+def cascade(folder: Path, count: int = 60, first: int = 0) -> None:
+    """The weak model's two forms agree where it is right; where it is wrong, each errs in its own way, always the same.
+
+    So one form alone is sure of itself and wrong, and only the other form gives it away.
+    """
+    weak, strong = [], []
+    for i in range(first, first + count):
+        gold = f"01/{i:03}/2021"
+        for form in ("cot1", "pot1"):
+            answer = gold if i % 3 else f"{form} says {i}"
+            weak.append(_sampled("gpt-3.5-turbo", form, i, gold, [answer] * 20))
+            strong.append(_sampled("gpt-4", f"greedy_{form}", i, gold, [gold if i % 20 else "no"]))
+    write_jsonl(folder / "mot_cascade/date_gpt-3.5-turbo.jsonl", weak)
+    write_jsonl(folder / "mot_cascade/date_gpt-4.jsonl", strong)
+
+
 def write_for_evaluation(folder: Path) -> Path:
     """The training folder and what only the evaluation reads."""
     write(folder)
     write_jsonl(folder / "math/math_test_levels.jsonl", math_levels())
     write_jsonl(folder / "bbh/direct_vs_cot.jsonl", bbh())
+    write_jsonl(folder / "esc_last_letters/gpt35_t07.jsonl", letters())
+    cascade(folder)
     prices = {"qwen2.5-7b-instruct": 0.2, "gemma-2-9b-it": 0.1, "llama-3.1-8b-instruct": 0.2}
     prices |= {"llama-3.1-nemotron-51b-instruct": 0.9, "llama-3.3-nemotron-super-49b-v1": 0.9}
     meta = {name: {"output_price": price} for name, price in prices.items()}

@@ -285,7 +285,8 @@ def run(folders: Folders) -> list[Result]:
         "policies": [_described(policy) for policy in policies],
         "other_sets": _other_sets(folders),
     }
-    lines = {name: _frontier(table, splits, name) for name in ("trimtab", "one form", ANCHOR) if name in names}
+    lines = {name: _frontier(table, splits, name) for name in names}
+    lines["random mix"] = ladder.blind(problem, judged, float(ours.single_cost.mean()))
     prompt_lines = ladder.frontier(problem, planned)
     prompt_lines[PROMPT] = prompt_lines.pop(ladder.OURS)
     picture = curves.Picture(

@@ -66,6 +66,15 @@ def auc(score: Doubles, positive: NDArray[np.bool_]) -> float:
     return (total - positives * (positives + 1) / 2) / (positives * negatives)
 
 
+def roc(score: Doubles, positive: NDArray[np.bool_]) -> Curve:
+    """Share of positive rows over share of negative ones above a falling threshold, at most 101 points."""
+    order = np.argsort(-score, kind="stable")
+    found = np.concatenate(([0.0], np.cumsum(positive[order]))) / max(int(positive.sum()), 1)
+    taken = np.concatenate(([0.0], np.cumsum(~positive[order]))) / max(int((~positive).sum()), 1)
+    places = np.unique(np.linspace(0, len(score), 101).astype(int))
+    return [(float(taken[place]), float(found[place])) for place in places]
+
+
 def interval(statistic: Callable[[Rows], float], rows: int, seed: int = 5) -> tuple[float, float]:
     """Bootstrap interval of 95 % over rows drawn with replacement."""
     rng = np.random.default_rng(seed)

@@ -245,6 +245,13 @@ def best_mix(problem: Problem, judged: Rows, spent: float) -> float:
     return max(found, default=float(quality[int(cost.argmin())]))
 
 
+def blind(problem: Problem, judged: Rows, unit: float) -> curves.Curve:
+    """Cost in units and accuracy of the best blind mixes, for pictures."""
+    cost = problem.mean(problem.cost[judged], judged)
+    spent = np.linspace(float(cost.min()), float(cost.max()), 25)
+    return [(float(each) / unit, best_mix(problem, judged, float(each))) for each in spent]
+
+
 def judge(name: str, bar: float, problem: Problem, planned: list[Plans], allowance: float) -> Result:
     """Cost share of the router at the accuracy of the best single option minus `allowance`, with baselines."""
     everything = routed(problem, planned, allowance)
@@ -262,10 +269,11 @@ def judge(name: str, bar: float, problem: Problem, planned: list[Plans], allowan
         "accuracy_difference_interval": list(curves.interval(ours.difference, len(judged))),
         "over_random_mix": float(ours.quality.mean()) - best_mix(problem, judged, float(ours.cost.mean())),
     }
+    mixes = {"random mix": blind(problem, judged, float(ours.single_cost.mean()))}
     picture = curves.Picture(
         x="cost over that of the best single option",
         y="accuracy",
-        curves=frontier(problem, planned),
+        curves=frontier(problem, planned) | mixes,
         point=(ours.share(), float(ours.quality.mean())),
         level=target,
     )

@@ -127,8 +127,11 @@ def _picture(rounds: list[list[Side]], methods: list[str], point: Routed) -> cur
 def run(folders: Folders) -> list[Result]:
     """Saving at the accuracy of the dearest mode minus half a point."""
     studies = [s for s in (ladders.bbh_study(folders), ladders.llmrouter_study(folders)) if s is not None]
-    if not studies:
-        return []
+    return [judge(studies)] if studies else []
+
+
+def judge(studies: list[ladders.Study]) -> Result:
+    """The figure over the given sets."""
     rounds, methods = _rounds(studies), list(studies[0].planned[0].final)
     parts: dict[str, list[list[Routed]]] = {method: [] for method in methods}
     for sides in rounds:
@@ -152,11 +155,8 @@ def run(folders: Folders) -> list[Result]:
         "rows_by_stratum": [_counts(study, rounds, place) for study, place in zip(studies, range(count), strict=True)],
     }
     picture = _picture(rounds, methods, ours)
-    return [
-        Result(
-            "mix.saving", 1 - ours.share(), low, high, len(ours.cost), baselines, 0.60, details=details, picture=picture
-        )
-    ]
+    value = 1 - ours.share()
+    return Result("mix.saving", value, low, high, len(ours.cost), baselines, 0.60, details=details, picture=picture)
 
 
 def _counts(study: ladders.Study, rounds: list[list[Side]], place: int) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from threadpoolctl import threadpool_limits
 
-from trimtab_classifier.evaluation import difficulty, familiar, ladders, two_tier
+from trimtab_classifier.evaluation import cascade, difficulty, familiar, ladders, letters, mix, two_tier
 from trimtab_classifier.evaluation.result import Result, table
 from trimtab_classifier.evaluation.splits import Folders
 
@@ -17,6 +17,9 @@ PARTS: Final[dict[str, Callable[[Folders], list[Result]]]] = {
     "math": difficulty.run,
     "llmrouter": ladders.llmrouter,
     "bbh": ladders.bbh,
+    "mix": mix.run,
+    "cascade": cascade.run,
+    "letters": letters.run,
     "class": familiar.run,
 }
 
@@ -34,15 +37,24 @@ def evaluate(folders: Folders, parts: list[str]) -> list[Result]:
             results += found
     if not results:
         raise ValueError(
-            f"--train {folders.train}: no rows for {', '.join(parts)}; see docs/classifier.md for the layout"
+            f"--train {folders.train}: no rows for {', '.join(parts)}; see docs/evaluation.md for the layout"
         )
     return results
 
 
-def write(results: list[Result], folders: Folders, path: Path | None) -> str:
-    """Writes the JSON when a path is given; returns the table."""
+def protocol(folders: Folders) -> str:
+    """What was learned from and judged on."""
+    return "train folder, then test folder" if folders.test else "five folds of the train folder"
+
+
+def write(results: list[Result], folders: Folders, path: Path | None, plots: Path | None = None) -> str:
+    """Writes the JSON and the pictures where a path is given; returns the table."""
     if path is not None:
-        protocol = "train folder, then test folder" if folders.test else "five folds of the train folder"
-        body = {"protocol": protocol, "results": [result.as_json() for result in results]}
+        body = {"protocol": protocol(folders), "results": [result.as_json() for result in results]}
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
+    if plots is not None:
+        from trimtab_classifier.evaluation.plots import draw
+
+        draw(results, protocol(folders).capitalize(), plots)
     return table(results)

@@ -65,6 +65,7 @@ def _judge(name: str, bar: float, table: Table, raw: Inputs, splits: list[Split]
     baselines = {"random mix": 0.5} | {method: v for method, v in value.items() if method != "trimtab"}
     details = {"weak": float(weak.mean()), "strong": float(strong.mean())}
     lines = {method: curves.shared_curve(score, weak, strong) for method, score in all_scores.items()}
+    lines["random mix"] = [(0.0, float(weak.mean())), (1.0, float(strong.mean()))]
     picture = curves.Picture("share of queries that go to the strong model", "accuracy", lines)
     return Result(name, value["trimtab"], low, high, len(ours), baselines, bar, details=details, picture=picture)
 

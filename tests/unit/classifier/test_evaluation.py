@@ -54,7 +54,8 @@ def test_hard_problems_are_told_from_easy_ones(folder):
     (result,) = difficulty.run(Folders(folder))
     assert result.value > 0.95
     assert result.low <= result.value <= result.high
-    assert set(result.baselines) == {"random", "prompt length", "TF-IDF"}
+    learned = {rivals.SIMILARITY, rivals.FACTORS, rivals.CLUSTERS}
+    assert set(result.baselines) == {"random", "prompt length", "class table", "TF-IDF", *learned}
 
 
 def test_shuffled_labels_in_the_test_folder_fall_to_chance(folder, tmp_path):
@@ -102,7 +103,7 @@ def test_classes_and_unseen_sources(folder):
     assert accuracy.id == "class.accuracy"
     assert sum(sum(row.values()) for row in accuracy.details["confusion"].values()) == accuracy.n
     assert unseen.id == "ood.auc"
-    assert set(unseen.details["by_source"]) == {"bbh/direct_vs_cot"}
+    assert set(unseen.details["by_source"]) == {"bbh/direct_vs_cot", "esc_last_letters/gpt35_t07"}
 
 
 def test_tables_shrink_to_the_overall_mean():
@@ -173,7 +174,7 @@ def test_the_command_knows_every_part():
             ["--train", "{tmp}", "--test", "/none"],
             "error: --test /none: no such folder; give a folder of labelled queries",
         ),
-        (["--train", "{tmp}", "--only", "math"], "no rows for math; see docs/classifier.md for the layout"),
+        (["--train", "{tmp}", "--only", "math"], "no rows for math; see docs/evaluation.md for the layout"),
     ],
     ids=["train", "test", "empty"],
 )
