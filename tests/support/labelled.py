@@ -8,6 +8,9 @@ from typing import Any
 WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
 DOMAINS = ("abstract_algebra", "anatomy", "formal_logic", "marketing", "moral_scenarios", "virology")
 
+SMALL = ("qwen2.5-7b-instruct", "gemma-2-9b-it", "llama-3.1-8b-instruct")
+LARGE = ("llama-3.1-nemotron-51b-instruct", "llama-3.3-nemotron-super-49b-v1")
+
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Rows under a header."""
@@ -59,15 +62,13 @@ def llmrouter(count: int = 90) -> list[dict[str, Any]]:
         "trivia_qa": "Which town has {i} bridges?",
     }
     tasks = list(prompts)
-    small = dict.fromkeys(("qwen2.5-7b-instruct", "gemma-2-9b-it", "llama-3.1-8b-instruct"), 1.0)
     return [
         {
             "task": tasks[i % 3],
             "orig_split": "train",
             "query": prompts[tasks[i % 3]].format(i=i),
-            **{name: float(i % 3 != 1) for name in small},
-            "llama-3.1-nemotron-51b-instruct": 1.0,
-            "llama-3.3-nemotron-super-49b-v1": 1.0,
+            **{name: float(i % 3 != 1) for name in SMALL},
+            **dict.fromkeys(LARGE, 1.0),
         }
         for i in range(count)
     ]

@@ -232,11 +232,7 @@ def _frontier(table: Tables, splits: list[Split], name: str) -> curves.Curve:
     """Cost and accuracy of all policies of a kind on the judged rows, without those that another one dominates."""
     places = [place for place, policy in enumerate(table.policies) if _is(name)(policy)]
     wholes = [ladder.joined([_outcome(table, split, place) for split in splits]) for place in places]
-    found: curves.Curve = []
-    for point in sorted((whole.share(), whole.accuracy()) for whole in wholes):
-        if not found or point[1] > found[-1][1]:
-            found.append(point)
-    return found
+    return curves.undominated([(whole.share(), whole.accuracy()) for whole in wholes])
 
 
 def _other_sets(folders: Folders) -> dict[str, Any]:

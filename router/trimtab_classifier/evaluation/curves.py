@@ -66,6 +66,15 @@ def auc(score: Doubles, positive: NDArray[np.bool_]) -> float:
     return (total - positives * (positives + 1) / 2) / (positives * negatives)
 
 
+def undominated(points: Curve) -> Curve:
+    """The points that no cheaper one equals in quality, by cost."""
+    found: Curve = []
+    for point in sorted(points, key=lambda each: (each[0], -each[1])):
+        if not found or point[1] > found[-1][1]:
+            found.append(point)
+    return found
+
+
 def roc(score: Doubles, positive: NDArray[np.bool_]) -> Curve:
     """Share of positive rows over share of negative ones above a falling threshold, at most 101 points."""
     order = np.argsort(-score, kind="stable")

@@ -92,7 +92,7 @@ def _picked(options: list[Replayed], splits: list[Split]) -> tuple[Replayed, lis
 
 def _picture(found: dict[str, list[Replayed]], judged: Rows, ours: Replayed, target: float) -> curves.Picture:
     lines = {
-        name: sorted((float(o.samples[judged].mean()), float(o.right[judged].mean())) for o in options)
+        name: curves.undominated([(float(o.samples[judged].mean()), float(o.right[judged].mean())) for o in options])
         for name, options in found.items()
     }
     point = (float(ours.samples.mean()), float(ours.right.mean()))

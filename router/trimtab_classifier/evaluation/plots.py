@@ -41,7 +41,7 @@ def _lines(axes: Axes, picture: Picture) -> None:
     for place, name in enumerate(others):
         xs, ys = zip(*sorted(picture.curves[name]), strict=True)
         marker = "o" if len(xs) == 1 else None
-        colour, style = _COLOURS[place % len(_COLOURS)], _STYLES[place % len(_STYLES)]
+        colour, style = _COLOURS[place % len(_COLOURS)], _STYLES[(place + place // len(_COLOURS)) % len(_STYLES)]
         axes.plot(xs, ys, style, color=colour, linewidth=1.2, marker=marker, markersize=5, label=name)
     if OURS in picture.curves:
         xs, ys = zip(*sorted(picture.curves[OURS]), strict=True)

@@ -86,3 +86,15 @@ def test_json_has_no_nan():
         "id": "x", "value": None, "low": 0.1235, "high": 1, "n": 10, "baselines": {}, "bar": None, "higher": True,
         "details": 0, "met": None,
     }  # fmt: skip
+
+
+def test_points_that_a_cheaper_one_equals_are_left_out():
+    points = [(3.0, 0.8), (1.0, 0.5), (2.0, 0.8), (2.0, 0.7), (4.0, 0.9)]
+    assert curves.undominated(points) == [(1.0, 0.5), (2.0, 0.8), (4.0, 0.9)]
+
+
+def test_a_perfect_score_finds_all_positives_first():
+    positive = np.arange(50) >= 30
+    line = curves.roc(np.arange(50.0), positive)
+    assert (0.0, 1.0) in line
+    assert (line[0], line[-1]) == ((0.0, 0.0), (1.0, 1.0))

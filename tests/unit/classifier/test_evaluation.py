@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support import labelled
+from support import labelled, shuffled
 from trimtab_classifier import __main__ as command
 from trimtab_classifier.evaluation import difficulty, familiar, ladder, ladders, rivals, run, splits, two_tier
 from trimtab_classifier.evaluation.learners import by_length, class_table, encode
@@ -60,11 +60,25 @@ def test_hard_problems_are_told_from_easy_ones(folder):
 
 def test_shuffled_labels_in_the_test_folder_fall_to_chance(folder, tmp_path):
     rows = labelled.math_levels(400)[80:]
-    levels = np.random.default_rng(0).permutation([row["level"] for row in rows]).tolist()
-    shuffled = [row | {"level": level} for row, level in zip(rows, levels, strict=True)]
-    labelled.write_jsonl(tmp_path / "math/math_test_levels.jsonl", shuffled)
+    labelled.write_jsonl(tmp_path / "math/math_test_levels.jsonl", shuffled.deal(rows, ["level"]))
     (result,) = difficulty.run(Folders(folder, tmp_path))
     assert result.value == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_router_whose_test_labels_are_dealt_anew_beats_no_blind_mix(folder, other, tmp_path):
+    rows = shuffled.deal(labelled.llmrouter(600)[90:], [*labelled.SMALL, *labelled.LARGE])
+    labelled.write_jsonl(tmp_path / "llmrouter/scores_1.jsonl", rows)
+    (dealt,) = ladders.llmrouter(Folders(folder, tmp_path))
+    (honest,) = ladders.llmrouter(Folders(folder, other))
+    assert dealt.details["over_random_mix"] == pytest.approx(0, abs=0.06)
+    assert honest.details["over_random_mix"] > 0.15
+
+
+def test_two_tier_labels_dealt_anew_are_worth_half_of_the_gap(folder, tmp_path):
+    rows = shuffled.deal(labelled.mmlu(1_500)[120:], ["mixtral_correct", "gpt4_correct"])
+    labelled.write_csv(tmp_path / two_tier.FILES[0], rows)
+    inside, _ = two_tier.run(Folders(folder, tmp_path))
+    assert inside.value == pytest.approx(0.5, abs=0.12)
 
 
 def test_the_two_tier_figures_have_all_baselines(folder):

@@ -1,13 +1,11 @@
 """Recorded answers replayed: votes with an early stop, and a cascade that escalates when samples disagree."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support import labelled
+from support import labelled, shuffled
 from trimtab_classifier.evaluation import cascade, letters, replay
 from trimtab_classifier.evaluation.splits import Folders, Split
 from trimtab_router.core.voting import AllSamples, Posterior, Voting, Window
@@ -109,11 +107,7 @@ def test_one_form_alone_does_not_notice_its_own_mistakes(judged):
 def test_shuffled_answers_in_the_test_folder_leave_no_gain_over_a_blind_mix(folder, tmp_path):
     labelled.cascade(tmp_path, 60, first=60)
     for model in ("gpt-3.5-turbo", "gpt-4"):
-        path = tmp_path / f"mot_cascade/date_{model}.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        golds = {row["idx"]: row["gold"] for row in rows}
-        moved = dict(zip(golds, np.random.default_rng(1).permutation(list(golds.values())).tolist(), strict=True))
-        labelled.write_jsonl(path, [row | {"gold": moved[row["idx"]]} for row in rows])
+        shuffled.deal_answers(tmp_path / f"mot_cascade/date_{model}.jsonl")
     (result,) = cascade.run(Folders(folder, tmp_path))
     assert result.details["over_random_mix"] == pytest.approx(0, abs=0.05)
 
