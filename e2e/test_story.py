@@ -68,6 +68,16 @@ class Story:
         """What the pool's Deployment asks for now."""
         return int(self.get("deployment", f"{pool}-engine")["spec"]["replicas"])
 
+    def pods(self, pool: str, *more: str) -> list[str]:
+        """Names of the pool's pods."""
+        labels = ",".join((f"trimtab.dev/pool={pool}", *more))
+        items = self.cluster.get("pods", "-n", fleet.NAMESPACE, "-l", labels)["items"]
+        return [p["metadata"]["name"] for p in items]
+
+    def draining(self, pool: str) -> list[str]:
+        """Pods that routers no longer send to."""
+        return self.pods(pool, "trimtab.dev/serving=false")
+
     def operator_pod(self) -> Any:
         pods = self.cluster.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=trimtab")["items"]
         return next(p for p in pods if "deletionTimestamp" not in p["metadata"])
@@ -222,6 +232,22 @@ def test_replicas_follow_when_the_mix_turns_hard_and_the_operator_dies_on_the_wa
     status = until("the move in status", lambda: story.status("tpolicy", fleet.POLICY), 10)
     assert status["lastMove"]["pool"] == "high"
     assert status["decision"]
+
+
+def test_open_streams_survive_a_scale_down(story: Story, sdk: OpenAI, gpus: GpuWatch) -> None:
+    """Without the rebalancer, high goes back to its one replica: the other one drains, and nobody's answer is cut."""
+    until("two replicas of high", lambda: story.status("tpool", "high").get("readyReplicas") == 2, 300)
+    fixed = fleet.policy()
+    fixed["spec"]["rebalance"]["mode"] = "Off"
+    with traffic.Streams(sdk, HARD, readers=6, tier="high") as streams:
+        until("streams on both replicas", lambda: len(streams.ends) >= 6, 120)
+        story.cluster.apply([fixed])
+        drains = until("a replica that drains", lambda: story.draining("high"), 60)
+        until("the end of the replica", lambda: not set(drains) & set(story.pods("high")), 180)
+    assert len(streams.ends) > 12
+    assert set(streams.ends) <= {"stop", "length"}, "every stream came to its own end"
+    assert story.status("tpool", "high")["desiredReplicas"] == 1
+    story.cluster.apply([fleet.policy()])
 
 
 def test_the_gpu_budget_held_at_every_instant(story: Story, gpus: GpuWatch) -> None:

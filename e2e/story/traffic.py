@@ -73,6 +73,48 @@ def ask(sdk: OpenAI, prompt: str, **options: Any) -> Answer:
     )
 
 
+def read_stream(sdk: OpenAI, prompt: str, *, tier: str) -> str:
+    """Read a streamed answer of a tier to its end; why it ended, empty where it was cut."""
+    with sdk.chat.completions.create(
+        model="auto",
+        messages=[{"role": "user", "content": prompt}],
+        stream=True,
+        extra_headers={"x-trimtab-tier": tier},
+    ) as stream:
+        reasons = [choice.finish_reason for chunk in stream for choice in chunk.choices if choice.finish_reason]
+    return reasons[-1] if reasons else ""
+
+
+class Streams:
+    """Readers of streamed answers of a tier, one after another until the block ends; every end is kept."""
+
+    def __init__(self, sdk: OpenAI, asked: Sequence[str], *, readers: int, tier: str) -> None:
+        self._sdk, self._asked, self._tier, self._stop = sdk, asked, tier, threading.Event()
+        self._pool, self._readers = ThreadPoolExecutor(readers), readers
+        self._futures: list[Future[None]] = []
+        self.ends: list[str] = []
+
+    def __enter__(self) -> Self:
+        """Start reading."""
+        self._futures = [self._pool.submit(self._read_on, i) for i in range(self._readers)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Read what is open to its end; the first failure of any reader is raised unless the block failed itself."""
+        self._stop.set()
+        self._pool.shutdown(wait=True)
+        if kind is None:
+            _raise_first(self._futures)
+
+    def _read_on(self, first: int) -> None:
+        for prompt in itertools.cycle(self._asked[first % len(self._asked) :]):
+            if self._stop.is_set():
+                return
+            self.ends.append(read_stream(self._sdk, prompt, tier=self._tier))
+
+
 class Load:
     """A bounded number of askers that repeat prompts until the block ends; every failure is kept."""
 

@@ -1,0 +1,94 @@
+"""A stream of the real vLLM through a real router: the operator sees it, and it outlives the replica's address."""
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from support.routers import RouterProcess, router_process, wait_until
+from testcluster.vllm import VllmServer
+from trimtab_operator.core.revisions import ReplicaPod
+from trimtab_operator.shell.engineload import EngineMetrics
+
+pytestmark = pytest.mark.contract
+
+TOKENS = 1500
+
+
+def document(server: VllmServer, *, there: bool) -> dict[str, object]:
+    address = server.base_url.removeprefix("http://")
+    pool = {"name": "p", "servedName": server.model, "addresses": [address] if there else [], "contextTokens": 4096}
+    return {
+        "policy": "default/drain",
+        "models": ["auto"],
+        "tiers": [{"name": "low", "pool": "p", "thinkingTokens": 0, "outputTokens": TOKENS}],
+        "pools": [pool],
+        "classifier": {"defaultTier": "low", "outOfDomainPercent": 100},
+    }
+
+
+def asked(**fields: object) -> dict[str, object]:
+    messages = [{"role": "user", "content": "Tell a long story."}]
+    return {"model": "auto", "messages": messages, "max_tokens": TOKENS, **fields}
+
+
+@dataclass
+class Stream:
+    """One long answer, read by a thread of its own."""
+
+    router: RouterProcess
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._read)
+        self.thread.start()
+
+    def _read(self) -> None:
+        body = asked(stream=True, ignore_eos=True)
+        url = f"{self.router.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, timeout=300, trust_env=False) as answer:
+            self.lines += [line for line in answer.iter_lines() if line]
+
+    @property
+    def is_open(self) -> bool:
+        return self.thread.is_alive()
+
+
+def in_flight(server: VllmServer) -> int | None:
+    """What the operator reads of that replica."""
+    host, _, port = server.base_url.removeprefix("http://").rpartition(":")
+    pod = ReplicaPod(name="engine", uid="u", address=host, ready=True, ending=False, drains_since=0.0)
+    return asyncio.run(EngineMetrics(int(port)).in_flight([pod])).get("engine")
+
+
+def test_a_stream_is_in_flight_until_it_ends_and_outlives_its_address(real_vllm: VllmServer):
+    with router_process(document(real_vllm, there=True)) as router:
+        wait_until(lambda: in_flight(real_vllm) == 0, 60)
+        stream = Stream(router)
+        wait_until(lambda: in_flight(real_vllm) == 1, 60)
+        router.write(document(real_vllm, there=False))
+
+        def is_out() -> bool:
+            status = httpx.post(
+                f"{router.url}/v1/chat/completions", json=asked(max_tokens=1), timeout=60, trust_env=False
+            ).status_code
+            return status == 503
+
+        wait_until(is_out, 60)
+        assert stream.is_open, "the answer was over too soon to show anything"
+        assert in_flight(real_vllm) == 1, "its stream goes on"
+        stream.thread.join(timeout=280)
+    assert not stream.is_open
+    assert stream.lines[-1] == "data: [DONE]"
+    assert any('"finish_reason":"length"' in line.replace(" ", "") for line in stream.lines)
+    wait_until(lambda: in_flight(real_vllm) == 0, 60)
+
+
+def test_a_replica_that_is_away_says_nothing():
+    gone = ReplicaPod(name="engine", uid="u", address="127.0.0.1", ready=True, ending=False, drains_since=0.0)
+    started = time.monotonic()
+    assert asyncio.run(EngineMetrics(1).in_flight([gone])) == {}
+    assert time.monotonic() - started < 30
