@@ -35,7 +35,7 @@ from trimtab_operator.core.tickreport import TickReport
 from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.engineload import EngineLoads
-from trimtab_operator.shell.reconcile import readable_pools
+from trimtab_operator.shell.reconcile import readable_pool, readable_pools
 from trimtab_operator.shell.replicawrites import write_one
 from trimtab_operator.shell.world import Key, wake_key
 
@@ -83,7 +83,7 @@ class KubernetesFleet:
 
         At rest nothing is asked of the API server. Returns whether there is more to do soon.
         """
-        pool = readable_pools(self.deps, key[0]).get(key[1])
+        pool = readable_pool(self.deps, key)
         if pool is None:
             return False
         known = self._watched(key)

@@ -153,6 +153,15 @@ def _shared(deps: Deps, key: Key, policy: RoutingPolicy) -> Problem | None:
     return Problem("PoolShared", "; ".join(taken)) if taken else None
 
 
+def readable_pool(deps: Deps, key: Key) -> InferencePool | None:
+    """The pool of that key, if it can be read and is not being deleted."""
+    manifest = deps.world.one(POOL, key)
+    if manifest is None or manifest["metadata"].get("deletionTimestamp"):
+        return None
+    pool, _ = _parsed(manifest)
+    return pool if isinstance(pool, InferencePool) else None
+
+
 def readable_pools(deps: Deps, namespace: str) -> dict[str, InferencePool]:
     """The pools of a namespace by name; ones that cannot be read or are being deleted are left out."""
     found: dict[str, InferencePool] = {}
