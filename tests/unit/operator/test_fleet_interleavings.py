@@ -19,8 +19,8 @@ from trimtab_operator.shell.reconcile import reconcile_pool
 POOLS = ("low", "high")
 POLICY = ("default", "chat")
 PRESETS = ["throughput", "interactive", "balanced", "reasoning"]
-#: Far more than any pool here can serve, and next to nothing.
-MUCH, LITTLE = Demand(300.0, 300_000.0, 200_000.0), Demand(0.01, 10.0, 6.0)
+#: More than three replicas can do, and next to nothing.
+MUCH, LITTLE = Demand(30.0, 30_000.0, 20_000.0), Demand(0.1, 100.0, 60.0)
 
 
 @dataclass
@@ -139,17 +139,17 @@ def _people(fleet: Fleet, data: st.DataObject, which: str) -> None:
             fleet.loads.readings = {name: data.draw(st.integers(0, 1)) for name in pods if data.draw(st.booleans())}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.data(), st.integers(2, 5))
 def test_the_budget_holds_whatever_happens_in_which_order(data: st.DataObject, budget: int):
     fleet = Fleet(budget)
     for name in POOLS:
         fleet.pass_over(name)
-    for _ in range(data.draw(st.integers(10, 60))):
+    for _ in range(data.draw(st.integers(10, 50))):
         act(fleet, data)
         fleet.check()
     fleet.metrics.readings = {"low": LITTLE, "high": MUCH}
-    for _ in range(60):
+    for _ in range(40):
         fleet.bench.clock.now += 10
         fleet.idle()
         for name in POOLS:
