@@ -65,8 +65,8 @@ class Story:
         return found[0] if found else {}
 
     def replicas(self, pool: str) -> int:
-        """What the pool's Deployment asks for now."""
-        return int(self.get("deployment", f"{pool}-engine")["spec"]["replicas"])
+        """What the pool is meant to have now."""
+        return int(self.status("tpool", pool).get("desiredReplicas", 0))
 
     def pods(self, pool: str, *more: str) -> list[str]:
         """Names of the pool's pods."""
