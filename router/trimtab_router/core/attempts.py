@@ -19,8 +19,11 @@ _STREAM: Final = {"stream": True, "stream_options": {"include_usage": True, "con
 _SAMPLING: Final = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "stop_token_ids", "logit_bias", "bad_words"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty", "min_tokens", "ignore_eos", "priority"),
-    *("allowed_token_ids", "session_id", "cache_salt", "vllm_xargs", "user", "structured_outputs"),
+    *("allowed_token_ids", "session_id", "cache_salt", "vllm_xargs", "user"),
 )
+
+#: Answers with a grammar begin again instead: their thought cannot be continued as plain text.
+_SHAPED: Final = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ def _asked(ask: Ask, plan: Plan, attempt: Attempt, granted: int) -> dict[str, An
     body.pop("max_tokens", None)
     body |= _STREAM | {"max_completion_tokens": _within_context(at, granted)}
     body |= _seen(attempt, logprobs=True)
+    if any(body.get(name) for name in _SHAPED):
+        body.pop("return_token_ids", None)
     return body
 
 

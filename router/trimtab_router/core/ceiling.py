@@ -13,8 +13,6 @@ from trimtab_crds.wire import CeilingConfig, PoolConfig
 NANOS: Final = 1_000_000_000
 LEAST_TOKENS: Final = 16
 """An attempt that could write less than this is not started."""
-UNSEEN_TOKENS: Final = 64
-"""What an engine may have written after the last event that came from an attempt that was cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +117,16 @@ class Ledger:
     def settle(self, attempt: int, *, prompt_tokens: int, tokens: int, complete: bool) -> None:
         """An attempt has ended with what it really used.
 
-        One that was cut may have written more than came; nobody used more than was granted, for engines obey
-        `max_tokens`.
+        Nobody knows what an engine wrote after the last event that came of an attempt that was cut or lost: such a one
+        counts with all that it was granted. More it cannot be, for engines obey `max_tokens`.
         """
         granted = self._open.pop(attempt)
-        used = min(tokens if complete else tokens + UNSEEN_TOKENS, granted.tokens)
-        self.spent_tokens += used
-        self.spent_nanos += granted.price.nanos(min(prompt_tokens, granted.prompt_tokens), used)
+        if complete:
+            granted = _Reservation(
+                granted.price, min(prompt_tokens, granted.prompt_tokens), min(tokens, granted.tokens)
+            )
+        self.spent_tokens += granted.tokens
+        self.spent_nanos += granted.price.nanos(granted.prompt_tokens, granted.tokens)
 
 
 def _affordable(price: Price, prompt_tokens: int, nanos: int, wanted: int) -> int:

@@ -140,6 +140,10 @@ class Splitter:
         self._said = self._said or bool(text)
         return text
 
+    def fresh(self) -> "Splitter":
+        """One that has read nothing."""
+        return Splitter(self._mark)
+
     def rest(self) -> str:
         """What is still held back, once the answer has ended."""
         held, self._held = self._held, ""

@@ -30,6 +30,8 @@ class Run:
     finish_reason: str | None = None
     prompt_tokens: int = 0
     tokens: int = 0
+    lost_tokens: int = 0
+    """Of `tokens`, those of replicas that died before the answer was there."""
     reasoning_tokens: int = 0
     seconds: float = 0.0
     ended: Ended = "Cut"
@@ -44,7 +46,7 @@ class Run:
     def take(self, piece: Piece) -> Signal | None:
         """One event; the signal that asks for more, if it counts now."""
         new = self._count(piece)
-        if self.splitter is not None and piece.text:
+        if self.splitter is not None and (piece.text or piece.finish_reason is not None):
             piece.thinks = not self.splitter.answering
             piece.reasoning, piece.text = self.splitter.feed(piece.text)
             if piece.finish_reason is not None and not self.splitter.answering:
@@ -65,11 +67,22 @@ class Run:
     def _count(self, piece: Piece) -> int:
         """Tokens of the event: by the engine's running count, else one where there is text."""
         self.prompt_tokens = piece.prompt_tokens or self.prompt_tokens
-        total = piece.completion_tokens
-        if total is None:
+        if piece.completion_tokens is None:
             total = self.tokens + (len(piece.token_ids) or bool(piece.text or piece.reasoning))
+        else:
+            total = self.lost_tokens + piece.completion_tokens
         new, self.tokens = max(total - self.tokens, 0), max(total, self.tokens)
         return new
+
+    def restart(self) -> None:
+        """Begins again on another replica; what was written so far is lost, and paid for."""
+        self.lost_tokens = self.tokens
+        self.text = self.reasoning = ""
+        self.thought_ids, self.logprobs = [], []
+        if self.watch is not None:
+            self.watch = Watch(self.watch.config, self.watch.signals, self.watch.thinking_tokens)
+        if self.splitter is not None:
+            self.splitter = self.splitter.fresh()
 
     @property
     def before_thought(self) -> Thought | None:

@@ -28,8 +28,8 @@ class Host(Protocol):
 
 
 class CallError(Exception):
-    """The call has no answer. `body` is the engine's own error document, where it gave one; `died`: it died before it
-    began, another may do better.
+    """The call has no answer. `body` is the engine's own error document, where it gave one; `died`: the engine did,
+    another may do better.
     """
 
     def __init__(self, message: str, status: int = 502, body: bytes = b"", *, died: bool = False) -> None:
@@ -97,7 +97,7 @@ class Call:
                 return how == "complete"
             why = f"{endpoint.address}: {what}"
             if how == "failed":
-                raise CallError(why, died=not self.begun)
+                raise CallError(why, died=True)
             if how == "late":
                 raise CallError(why, 504)
         raise CallError(f"{why}; try again in a moment", 503)

@@ -155,11 +155,24 @@ class Conductor:
             now=self._host.now(),
         )
         run.ended = "Cut" if granted else "CeilingReached"
+        if granted:
+            self._count_demand(attempt)
         return granted > 0
 
+    def _count_demand(self, attempt: Attempt) -> None:
+        """What goes to another tier than the plan's is demand there, verifiers' pools included."""
+        plan, pool = self._plan, attempt.rung.pool
+        rung = next((r for r in plan.ladder.rungs if r.pool is pool), None)
+        if rung is None or rung.name == plan.tier:
+            return
+        tier = self._host.tally.tiers[rung.name]
+        tier.admitted += 1
+        tier.prompt_tokens += plan.facts.prompt_tokens
+        tier.output_expected += min(plan.expected_output_tokens(), attempt.thinking_tokens + attempt.output_tokens)
+
     async def _attempt(self, run: Run) -> None:
-        """Runs it to its end. An engine that dies before it begins is replaced once, a pool that has no room by the
-        plan's next tier, as far as the ceiling allows.
+        """Runs it to its end. An engine that dies is replaced once unless the client has seen some of it, a pool that
+        has no room by the plan's next tier, as far as the ceiling allows.
         """
         started, deaths = self._host.now(), 0
         try:
@@ -169,12 +182,18 @@ class Conductor:
                 except CallError as error:
                     self._error, run.ended = error, "Failed"
                     deaths += error.died
-                    if not (self._elsewhere(run) if error.status == 503 else error.died and deaths < MAX_DEATHS):
+                    again = error.died and deaths < MAX_DEATHS and not self._seen(run)
+                    if not (self._elsewhere(run) if error.status == 503 else again):
                         return None
                 if not self._reserve(run):
                     return None
+                run.restart()
         finally:
             run.seconds = self._host.now() - started
+
+    def _seen(self, run: Run) -> bool:
+        """The client has read something of it, so it cannot begin again."""
+        return self._show.content == run.number or (self._show.reasoning and run.attempt.show != "nothing")
 
     def _elsewhere(self, run: Run) -> bool:
         """Moves an attempt to the next tier that it has not tried; a thought cannot move."""

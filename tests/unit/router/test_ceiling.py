@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from support.routing import chat, ladder, planned, pool, scores
 from trimtab_crds.wire import CeilingConfig, PoolConfig
-from trimtab_router.core.ceiling import LEAST_TOKENS, UNSEEN_TOKENS, Ledger, Limits, Price, limits
+from trimtab_router.core.ceiling import LEAST_TOKENS, Ledger, Limits, Price, limits
 from trimtab_router.core.errors import ApiError
 
 CHEAP, DEAR = Price(2_000, 50_000), Price(40_000, 1_000_000)
@@ -34,11 +34,12 @@ def test_a_reservation_is_granted_what_is_left_and_given_back():
     assert ledger.granted(2) == 20
 
 
-def test_what_was_cut_counts_as_more_than_what_came():
+def test_what_was_cut_counts_with_all_that_it_was_granted():
     ledger = Ledger(Limits(tokens=1000), 0)
     ledger.reserve(1, CHEAP, prompt_tokens=5, wanted=500, now=0)
     ledger.settle(1, prompt_tokens=5, tokens=10, complete=False)
-    assert ledger.spent_tokens == 10 + UNSEEN_TOKENS
+    assert ledger.spent_tokens == 500
+    assert ledger.spent_nanos == CHEAP.nanos(5, 500)
 
 
 def test_an_attempt_too_small_to_be_useful_is_not_started():
@@ -91,7 +92,7 @@ def test_spent_and_reserved_never_exceed_the_ceiling(bounds, history):
             attempt = min(open_)
             rate, asked, most = open_.pop(attempt)
             really = int(most * share)
-            seen = really if complete else max(really - UNSEEN_TOKENS, 0)
+            seen = really if complete else really // 7
             written, paid = written + really, paid + rate.nanos(asked, really)
             ledger.settle(attempt, prompt_tokens=asked, tokens=seen, complete=complete)
         total, cost = ledger.spent_tokens + ledger.reserved_tokens, ledger.spent_nanos + ledger.reserved_nanos

@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support.attempts import chat_stream, content_of, events_of, reasoning_of, strategic, text_stream
 from support.routing import chat
@@ -329,3 +331,98 @@ async def test_explain_names_the_strategy_and_the_ceiling():
         assert plan["spending"]["ceiling"] == {"tokens": 5000, "seconds": None, "cost": 0.00002}
         assert plan["spending"]["options"]["stop_percent"] == 90
         assert plan["spending"]["escalation"]["max_steps"] == 2
+
+
+@on_loop
+async def test_an_answer_that_breaks_off_is_made_again_where_nobody_has_seen_it():
+    broken = chat_stream("lost", "lost", end=False)
+    async with (
+        engine(broken, default=chat_stream("whole")) as low,
+        engine(broken, default=chat_stream("whole")) as other,
+        running(strategic(low, other, strategy={"type": "ShortDraft"})) as router,
+    ):
+        statuses = [(await router.ask(chat())).status for _ in range(3)]
+        answer = (await router.ask(chat())).json()
+        assert statuses[-1] == 200
+        assert answer["choices"][0]["message"]["content"] == "whole"
+
+
+@on_loop
+async def test_what_escalates_is_demand_of_the_next_tier():
+    cascade = {"type": "Cascade", "samples": 1, "acceptPercent": 80}
+    async with (
+        engine(chat_stream("no", logprob=-2)) as low,
+        engine(chat_stream("yes", logprob=0)) as medium,
+        running(strategic(low, medium=(medium,), strategy=cascade)) as router,
+    ):
+        await router.ask(chat())
+        tiers = router.worker.tally.tiers
+        assert (tiers["low"].admitted, tiers["medium"].admitted, tiers["high"].admitted) == (1, 1, 0)
+        assert tiers["medium"].output_expected > 0
+
+
+@on_loop
+async def test_an_answer_with_a_grammar_begins_again():
+    thoughts = tuple(f"t{i} " for i in range(8))
+    async with engine(chat_stream("early", thoughts=thoughts), chat_stream("{}", thoughts=("t",))) as low:
+        content = strategic(low, escalation=ESCALATION)
+        content["tiers"][0]["thinkingTokens"] = 8
+        content["pools"][0]["thinkingEnd"] = "</think>"
+        async with running(content) as router:
+            answer = (await router.ask(chat(response_format={"type": "json_object"}))).json()
+            assert "return_token_ids" not in low.got[0].body
+            assert low.got[1].body["thinking_token_budget"] == 16
+            assert low.got[1].body["response_format"] == {"type": "json_object"}
+            assert answer["choices"][0]["message"]["content"] == "{}"
+
+
+class Greedy:
+    """An engine that writes a share of what it may and then ends, dies or has no room; it counts every token."""
+
+    def __init__(self, acts):
+        self.acts = list(acts)
+        self.written = 0
+
+    async def behave(self, got, out):
+        share, how = self.acts.pop(0) if self.acts else (1.0, "end")
+        count = int(got.body.get("max_completion_tokens", got.body.get("max_tokens")) * share)
+        if how == "busy":
+            await json_answer(503, {"error": {"message": "busy", "code": 503}})(got, out)
+            return
+        self.written += count
+        thoughts = ("t",) * (count // 2)
+        await chat_stream(*["w"] * (count - len(thoughts)), thoughts=thoughts, logprob=-2, end=how == "end")(got, out)
+
+
+ACTS = st.tuples(st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.sampled_from(["end", "end", "die", "busy"]))
+KINDS = [
+    {"type": "SelfConsistency", "samples": 6, "wave": 3, "stopRule": "AllSamples"},
+    {"type": "Cascade", "samples": 2},
+    {"type": "BestOfN", "samples": 3, "wave": 2, "verifierPool": "pool-high"},
+    {"type": "MixedForm", "samples": 3},
+    {"type": "Refine", "samples": 3, "verifierPool": "pool-high"},
+    {"type": "Single"},
+]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(ACTS, max_size=10), st.sampled_from(KINDS), st.integers(20, 400), st.booleans(), st.booleans())
+def test_no_engine_writes_more_than_the_ceiling_together(acts, strategy, tokens, stream, leaves):
+    @on_loop
+    async def test():
+        greedy = Greedy(acts)
+        low, other, top = (engine(default=greedy.behave) for _ in range(3))
+        escalation = {**ESCALATION, "maxSteps": 2}
+        async with low, other, top:
+            content = strategic(low, other, high=(top,), strategy=strategy, ceiling={"tokens": tokens})
+            async with running(content | {"escalation": escalation}) as router:
+                if leaves:
+                    client = await (await router.open()).send(request(chat(stream=stream)))
+                    await router.until(lambda: bool(low.got or other.got or top.got))
+                    client.writer.close()
+                    await router.until(lambda: not router.worker.exchanges)
+                else:
+                    await router.ask(chat(stream=stream))
+        assert greedy.written <= tokens
+
+    test()
