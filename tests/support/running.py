@@ -198,7 +198,8 @@ async def running(
             await found.until(lambda: not worker.clients)
             assert not worker.exchanges
             assert all(tier.inflight == 0 for tier in worker.tally.tiers.values())
-            assert all(e.inflight == 0 for pool in worker.directory.pools.values() for e in pool.endpoints)
+            endpoints = [e for pool in worker.directory.pools.values() for e in pool.endpoints]
+            await found.until(lambda: all(e.inflight == 0 for e in endpoints))  # what was cut takes a moment to let go
         finally:
             for client in found.clients:
                 client.writer.transport.abort()

@@ -94,15 +94,21 @@ class Voting:
     def more(self, answers: Sequence[str], running: int = 0) -> int:
         """Samples to start now, with `running` on their way; 0 also when there is nothing to do but wait.
 
-        Never more than could be needed: the fewest that would end the vote if they all agreed with the leader.
+        Never more than could be needed: the fewest that would end the vote if they all agreed with the leader or with
+        the last one.
         """
         if self.ending(answers) != "Running":
             return 0
-        leader = _leader(answers) or "a"
+        hopes = {_leader(answers), *answers[-1:]} - {""} or {"any"}
+        fewest = min(self._missing(answers, hope) for hope in hopes)
+        return max(min(self.wave, fewest) - running, 0)
+
+    def _missing(self, answers: Sequence[str], hope: str) -> int:
+        """Samples until the vote ends, if all of them say that."""
         hoped = list(answers)
         while self.ending(hoped) == "Running":
-            hoped.append(leader)
-        return max(min(self.wave, len(hoped) - len(answers)) - running, 0)
+            hoped.append(hope)
+        return len(hoped) - len(answers)
 
     def verdict(self, answers: Sequence[str]) -> Verdict:
         """Who wins by the answers so far."""

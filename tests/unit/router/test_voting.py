@@ -57,6 +57,11 @@ def test_a_wave_is_no_larger_than_what_could_end_the_vote():
     assert Voting(Posterior(0.95), 3, wave=8).more([]) == 2
 
 
+def test_a_wave_hopes_for_the_last_answer_too():
+    assert Voting(Window(2), 40, wave=8).more(list("abab")) == 1
+    assert Voting(Window(3), 40, wave=8).more(["a", ""]) == 3
+
+
 def test_verdict():
     votes = Voting(Posterior(0.9), 5)
     assert votes.verdict(["", "b", "a", "a", "a"]) == Verdict(2, "a", 3, 5, "AllSamples")
