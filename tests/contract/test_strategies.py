@@ -38,28 +38,27 @@ class Asked:
     """A router with a policy, and what the SDK gets from it."""
 
     def __init__(self, url: str) -> None:
-        self._client = openai.OpenAI(base_url=f"{url}/v1", api_key="key", max_retries=0, timeout=120)
+        self._url = url
+
+    def _client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self._url}/v1", api_key="key", max_retries=0, timeout=120)
 
     def whole(self, **how: Any) -> tuple[Any, Mapping[str, Any]]:
         """The answer and its account."""
-        answer = self._client.chat.completions.create(model="auto", messages=QUESTION, **how)
+        with self._client() as client:
+            answer = client.chat.completions.create(model="auto", messages=QUESTION, **how)
         return answer, answer.usage.model_extra["trimtab"]
 
     def streamed(self, **how: Any) -> tuple[str, str, Mapping[str, Any]]:
         """Reasoning, content and account of a streamed answer."""
-        reasoning = content = ""
-        account: Mapping[str, Any] = {}
-        options = {"include_usage": True}
-        for chunk in self._client.chat.completions.create(
-            model="auto", messages=QUESTION, stream=True, stream_options=options, **how
-        ):
-            if chunk.usage is not None:
-                account = chunk.usage.model_extra["trimtab"]
-            for choice in chunk.choices:
-                assert choice.logprobs is None
-                content += choice.delta.content or ""
-                reasoning += (choice.delta.model_extra or {}).get("reasoning") or ""
-        return reasoning, content, account
+        how |= {"model": "auto", "messages": QUESTION, "stream": True, "stream_options": {"include_usage": True}}
+        with self._client() as client, client.chat.completions.create(**how) as stream:
+            chunks = list(stream)
+        choices = [choice for chunk in chunks for choice in chunk.choices]
+        assert all(choice.logprobs is None for choice in choices)
+        reasoning = "".join((c.delta.model_extra or {}).get("reasoning") or "" for c in choices)
+        content = "".join(c.delta.content or "" for c in choices)
+        return reasoning, content, chunks[-1].usage.model_extra["trimtab"]
 
 
 @pytest.fixture(scope="module")
