@@ -21,6 +21,9 @@ def _eval(arguments: argparse.Namespace) -> int:
     from trimtab_classifier.evaluation import run
     from trimtab_classifier.evaluation.splits import Folders
 
+    if arguments.plots is not None:
+        # What is missing is better said before minutes of training than after them.
+        import trimtab_classifier.evaluation.plots  # noqa: F401
     test = arguments.test
     same = test is not None and test.resolve() == arguments.train.resolve()
     folders = Folders(arguments.train, None if same else test)

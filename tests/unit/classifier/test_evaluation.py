@@ -169,7 +169,8 @@ def test_a_blind_mix_pays_in_proportion(target, share):
 def test_the_command_writes_the_figures(folder, tmp_path, capsys):
     out = tmp_path / "figures.json"
     arguments = ["eval", "--train", str(folder), "--test", str(folder), "--only", "math", "--json", str(out)]
-    assert command.main(arguments) == 0
+    assert command.main([*arguments, "--plots", str(tmp_path / "plots")]) == 0
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["index.html", "math.level.auc.png"]
     body = json.loads(out.read_text())
     assert body["protocol"] == "five folds of the train folder"
     assert [result["id"] for result in body["results"]] == ["math.level.auc"]
