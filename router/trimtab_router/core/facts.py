@@ -37,6 +37,8 @@ class Facts:
 
     answers: int = 1
     """Answers that the engine writes for it, each with `max_tokens` of its own."""
+    greedy: bool = False
+    """Temperature 0: samples would all be the same; only looked for where a policy samples."""
     one_attempt: str = ""
     """The field for which no answer can be made of several attempts; only looked for where a policy wants that."""
 

@@ -66,6 +66,7 @@ def understand(body: dict[str, Any], headers: Mapping[str, str], ladder: Ladder,
         budget_field=field,
         effort=_effort(body, ladder),
         answers=_answers(body) if ladder.bounds else 1,
+        greedy=ladder.spends and body.get("temperature") == 0,
         one_attempt=one_attempt(body) if ladder.spends else "",
     )
     return Ask(body, facts, reading)

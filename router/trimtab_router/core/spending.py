@@ -13,6 +13,7 @@ from trimtab_router.core.plan import SINGLE, Budget, Choice, Plan, Spending, pri
 
 TOKENS_A_BYTE: Final = 4
 """Estimates count four bytes a token; no token is shorter than a byte, so this many times the estimate is the most."""
+_SAMPLE: Final = frozenset({StrategyType.SELF_CONSISTENCY, StrategyType.BEST_OF_N, StrategyType.CASCADE})
 _OFF: Final = EscalationConfig()
 _ALONE: Final = StrategyConfig()
 
@@ -30,6 +31,8 @@ def spending_on(choice: Choice, class_name: str, facts: Facts, ladder: Ladder) -
     wanted = Spending(strategy, escalation, bound)
     if facts.one_attempt and not wanted.alone:
         return Spending(_ALONE, _OFF, bound, facts.one_attempt)
+    if facts.greedy and strategy.type in _SAMPLE and strategy.samples > 1:
+        return Spending(_ALONE, escalation, bound, "temperature")
     return wanted
 
 

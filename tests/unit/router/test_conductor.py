@@ -72,7 +72,9 @@ async def test_a_pass_through_is_no_strategy():
         assert "stream" not in low.got[0].body
 
 
-@pytest.mark.parametrize(("field", "value"), [("n", 2), ("tools", [{"type": "function"}]), ("logprobs", True)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("n", 2), ("tools", [{"type": "function"}]), ("logprobs", True), ("temperature", 0)]
+)
 def test_what_needs_one_engine_gets_one_and_says_why(field, value):
     @on_loop
     async def test():
