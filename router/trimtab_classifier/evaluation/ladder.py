@@ -1,7 +1,8 @@
 """Several models or modes with a price each: the cheapest choice whose accuracy is that of the best single one.
 
-Quality of every option is predicted as class table + a regression of what the class does not say, its cost by the class
-table alone. The price of quality is chosen by folds inside the rows to learn from and then applied once.
+Quality and cost of every option are predicted as class table + what the text says beyond its class: for quality a
+linear regression and a forest, for cost a forest. The price of quality is chosen by folds inside the rows to learn from
+and then applied once.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab_classifier.evaluation import curves, rivals
+from trimtab_classifier.evaluation.forest import Forest, grow
 from trimtab_classifier.evaluation.learners import Fitted, by_length, class_table
 from trimtab_classifier.evaluation.result import Result
 from trimtab_classifier.evaluation.splits import Split, folds
@@ -23,8 +25,13 @@ Rows = NDArray[np.intp]
 
 OURS: Final = "trimtab"
 RIDGE: Final = Ridge(structure=3.0, tokens=15.0, features=256, rounds=2)
-TEXT_SHARE: Final = 0.6
+LINEAR_SHARE: Final = 0.4
 """How much of the regression is added to the class table; below 1 because each option's error is part of a maximum."""
+FOREST_SHARE: Final = 0.6
+QUALITY_FOREST: Final = Forest(trees=150, leaf=8, share=0.4)
+COST_FOREST: Final = Forest(trees=60, leaf=3, share=0.5)
+_COST_FLOOR: Final = 0.02
+"""Added to costs, in units of the dearest option's mean, before the logarithm: tiny costs need no ratio."""
 INNER_FOLDS: Final = 3
 _BASELINE_PENALTY: Final = 3.0
 PRICES: Final = np.concatenate(([0.0], np.exp(np.linspace(np.log(1e-3), np.log(3.0), 120))))
@@ -75,23 +82,43 @@ class Expected:
     cost: Doubles
 
 
+def _beyond_class(fitted: Fitted, problem: Problem, by_class: Expected, learned: Expected) -> Expected:
+    """What the text says of quality (to add) and of cost (to multiply) beyond the class.
+
+    `by_class` holds the class tables' values of the judged rows, `learned` those of the rows to learn from.
+    """
+    learn, dense = fitted.learn, fitted.inputs.dense
+    known = np.hstack([dense[learn], learned.quality, learned.cost])
+    asked = np.hstack([dense[fitted.judge], by_class.quality, by_class.cost])
+    floor = _COST_FLOOR * unit_cost(problem, learn)
+    ratio = np.log((problem.cost[learn] + floor) / (learned.cost + floor))
+    quality = grow(QUALITY_FOREST, known, problem.quality[learn] - learned.quality, asked)
+    return Expected(quality, np.exp(grow(COST_FOREST, known, ratio, asked)))
+
+
+def _ours(fitted: Fitted, problem: Problem, by_class: Expected, learned: Expected) -> Expected:
+    beyond = _beyond_class(fitted, problem, by_class, learned)
+    left = np.zeros_like(problem.quality)
+    left[fitted.learn] = problem.quality[fitted.learn] - learned.quality
+    linear = np.stack([fitted.regression(column, RIDGE) for column in left.T], axis=1)
+    quality = by_class.quality + LINEAR_SHARE * linear + FOREST_SHARE * beyond.quality
+    return Expected(quality, by_class.cost * beyond.cost)
+
+
 def predict(problem: Problem, split: Split) -> dict[str, Expected]:
     """Expected quality and cost by every method: ours, and the baselines that predict."""
     fitted = Fitted.of(problem.raw, split.learn, split.judge)
     label, options = problem.label[split.learn], range(problem.quality.shape[1])
     posterior = fitted.posterior(problem.label, problem.classes).astype(np.float64)
-    table = class_table(label, problem.quality[split.learn], problem.classes)
-    cost = posterior @ class_table(label, problem.cost[split.learn], problem.classes)
-    left = problem.quality - table[problem.label]
-    text = np.stack([fitted.regression(left[:, option], RIDGE) for option in options], axis=1)
+    table = Expected(*(class_table(label, y[split.learn], problem.classes) for y in (problem.quality, problem.cost)))
+    by_class = Expected(posterior @ table.quality, posterior @ table.cost)
     tokens = np.stack([fitted.tokens_only(problem.quality[:, option], _BASELINE_PENALTY) for option in options], axis=1)
-    by_class = posterior @ table
     length = (by_length(problem.texts, y, split.learn, split.judge) for y in (problem.quality, problem.cost))
     published = rivals.options(fitted, problem.quality, problem.cost)
     return {
-        OURS: Expected(by_class + TEXT_SHARE * text, cost),
+        OURS: _ours(fitted, problem, by_class, Expected(table.quality[label], table.cost[label])),
         "prompt length": Expected(*length),
-        "class table": Expected(by_class, cost),
+        "class table": by_class,
         "TF-IDF": Expected(tokens, np.broadcast_to(problem.cost[split.learn].mean(axis=0), tokens.shape)),
     } | {method: Expected(*pair) for method, pair in published.items()}
 

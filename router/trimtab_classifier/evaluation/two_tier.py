@@ -1,11 +1,18 @@
-"""Weak or strong model (RouteLLM's answers to MMLU): domains seen in training, and domains that were not."""
+"""Weak or strong model (RouteLLM's answers to MMLU): domains seen in training, and domains that were not.
 
+The gain is predicted by a linear regression, by a forest over the dense features and over regressions of weak, strong
+and gain (stacked: Wolpert, 1992), and in domain by the class table. Where domains are unseen, the regressions that the
+forest learns from were made for domains that they had not seen either.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trimtab_classifier.evaluation import curves, rivals
+from trimtab_classifier.evaluation.forest import Forest, grow
 from trimtab_classifier.evaluation.learners import Fitted, class_table, encode
 from trimtab_classifier.evaluation.result import Result
 from trimtab_classifier.evaluation.splits import Folders, Split, Table, load
@@ -16,6 +23,9 @@ from trimtab_classifier.network import Inputs
 Doubles = NDArray[np.float64]
 FILES: Final = ("routellm/mmlu_responses_1.csv", "routellm/mmlu_responses_2.csv")
 RIDGE: Final = Ridge(structure=30.0, tokens=20.0, features=512, rounds=2)
+STACKED: Final = replace(RIDGE, features=256, rounds=1)
+FOREST: Final = Forest(trees=150, leaf=12, share=0.4)
+INNER_FOLDS: Final = 4
 _BASELINE_PENALTY: Final = 10.0
 
 
@@ -30,34 +40,83 @@ def _halves(splits: list[Split], domain: NDArray[np.str_]) -> list[Split]:
     return [split for split in found if len(split.learn) and len(split.judge)]
 
 
-def _scores(
-    raw: Inputs, split: Split, weak: Doubles, strong: Doubles, domain: NDArray[np.intp], *, known: bool
-) -> dict[str, Doubles]:
+def inner_folds(split: Split, keys: list[str]) -> list[Split]:
+    """Folds of the rows to learn from; rows with one key stay together."""
+    place = np.array([bucket(keys[row], INNER_FOLDS, "inner") for row in split.learn])
+    found = [Split(split.learn[place != k], split.learn[place == k]) for k in range(INNER_FOLDS)]
+    return [inner for inner in found if len(inner.learn) and len(inner.judge)]
+
+
+def _signals(fitted: Fitted, targets: list[Doubles]) -> Doubles:
+    return np.stack([fitted.regression(target, STACKED) for target in targets], axis=1)
+
+
+def _forest(raw: Inputs, fitted: Fitted, targets: list[Doubles], inner: list[Split]) -> Doubles:
+    """Gain (the last of the targets) of the judged rows by trees over dense features and stacked regressions."""
+    signals = np.zeros((len(raw), len(targets)))
+    for fold in inner:
+        signals[fold.judge] = _signals(Fitted.of(raw, fold.learn, fold.judge), targets)
+    signals[fitted.judge] = _signals(fitted, targets)
+    columns = np.hstack([fitted.inputs.dense, signals])
+    return grow(FOREST, columns[fitted.learn], targets[-1][fitted.learn], columns[fitted.judge])
+
+
+def _blend(forest: Doubles, others: list[Doubles]) -> Doubles:
+    """Places by the forest and by the others, half each."""
+    return np.asarray(curves.ranks(forest) + np.mean([curves.ranks(other) for other in others], axis=0), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the two models got right, and where the questions come from."""
+
+    texts: list[str]
+    raw: Inputs
+    weak: Doubles
+    strong: Doubles
+    domain: NDArray[np.str_]
+
+    @property
+    def gain(self) -> Doubles:
+        """Right by the strong model minus right by the weak one."""
+        return self.strong - self.weak
+
+
+def _scores(answers: Answers, split: Split, *, known: bool) -> dict[str, Doubles]:
     """Scores of the judged rows; the table of domains is asked only where their domains are `known`."""
-    fitted, gain = Fitted.of(raw, split.learn, split.judge), strong - weak
-    classes = int(domain.max()) + 1
-    table = class_table(domain[split.learn], gain[split.learn, None], classes, shrink=25.0)
-    by_class = np.asarray(fitted.posterior(domain, classes) @ table, np.float64)[:, 0]
-    regression = fitted.regression(gain, RIDGE)
+    fitted, gain = Fitted.of(answers.raw, split.learn, split.judge), answers.gain
+    names, domain = np.unique(answers.domain, return_inverse=True)
+    table = class_table(domain[split.learn], gain[split.learn, None], len(names), shrink=25.0)
+    by_class = np.asarray(fitted.posterior(domain, len(names)) @ table, np.float64)[:, 0]
+    linear = fitted.regression(gain, RIDGE)
+    inner = inner_folds(split, answers.texts if known else answers.domain.tolist())
+    forest = _forest(answers.raw, fitted, [answers.weak, answers.strong, gain], inner)
     return {
-        "trimtab": curves.ranks(regression) + (curves.ranks(by_class) if known else 0.0),
+        "trimtab": _blend(forest, [linear, by_class] if known else [linear]),
         "class table": by_class,
         "TF-IDF gain": fitted.tokens_only(gain, _BASELINE_PENALTY),
-    } | rivals.gains(fitted, weak, strong)
+    } | rivals.gains(fitted, answers.weak, answers.strong)
 
 
-def _judge(name: str, bar: float, table: Table, raw: Inputs, splits: list[Split], *, known: bool) -> Result:
-    weak = table.column(lambda row: row["mixtral_correct"] == "True").astype(np.float64)
-    strong = table.column(lambda row: row["gpt4_correct"] == "True").astype(np.float64)
-    _, domain = np.unique(table.column(lambda row: row["domain"]), return_inverse=True)
+def _answers(table: Table) -> Answers:
+    return Answers(
+        texts=table.texts,
+        raw=encode([text.removesuffix("Answer:").rstrip() for text in table.texts]),
+        weak=table.column(lambda row: row["mixtral_correct"] == "True").astype(np.float64),
+        strong=table.column(lambda row: row["gpt4_correct"] == "True").astype(np.float64),
+        domain=table.column(lambda row: row["domain"]),
+    )
+
+
+def _judge(name: str, bar: float, answers: Answers, splits: list[Split], *, known: bool) -> Result:
     parts: dict[str, list[Doubles]] = {}
     for split in splits:
-        scores = _scores(raw, split, weak, strong, domain, known=known)
-        scores["prompt length"] = np.log1p([len(table.texts[row]) for row in split.judge])
+        scores = _scores(answers, split, known=known)
+        scores["prompt length"] = np.log1p([len(answers.texts[row]) for row in split.judge])
         for method, score in scores.items():
             parts.setdefault(method, []).append(curves.ranks(score))
     judged = np.concatenate([split.judge for split in splits])
-    weak, strong = weak[judged], strong[judged]
+    weak, strong = answers.weak[judged], answers.strong[judged]
     all_scores = {method: np.concatenate(part) for method, part in parts.items()}
     value = {method: curves.apgr(score, weak, strong) for method, score in all_scores.items()}
     ours = all_scores["trimtab"]
@@ -75,11 +134,10 @@ def run(folders: Folders) -> list[Result]:
     table = load(folders, FILES, "prompt")
     if table is None:
         return []
-    raw = encode([text.removesuffix("Answer:").rstrip() for text in table.texts])
-    domain = table.column(lambda row: row["domain"])
+    answers = _answers(table)
     everything = np.arange(len(table.rows))
     whole = table.splits if folders.test else [Split(everything, everything)]
     return [
-        _judge("mmlu.apgr.in_domain", 0.72, table, raw, table.splits, known=True),
-        _judge("mmlu.apgr.unseen_domain", 0.65, table, raw, _halves(whole, domain), known=False),
+        _judge("mmlu.apgr.in_domain", 0.72, answers, table.splits, known=True),
+        _judge("mmlu.apgr.unseen_domain", 0.65, answers, _halves(whole, answers.domain), known=False),
     ]
