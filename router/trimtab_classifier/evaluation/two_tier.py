@@ -26,6 +26,7 @@ RIDGE: Final = Ridge(structure=30.0, tokens=20.0, features=512, rounds=2)
 STACKED: Final = replace(RIDGE, features=256, rounds=1)
 FOREST: Final = Forest(trees=150, leaf=12, share=0.4)
 INNER_FOLDS: Final = 4
+SHRINK: Final = 25.0
 _BASELINE_PENALTY: Final = 10.0
 
 
@@ -47,18 +48,34 @@ def inner_folds(split: Split, keys: list[str]) -> list[Split]:
     return [inner for inner in found if len(inner.learn) and len(inner.judge)]
 
 
-def _signals(fitted: Fitted, targets: list[Doubles]) -> Doubles:
-    return np.stack([fitted.regression(target, STACKED) for target in targets], axis=1)
+@dataclass(frozen=True, slots=True)
+class _Lessons:
+    """What the forest is stacked on: targets of which the last is the gain, and the class where it is known."""
+
+    targets: Doubles
+    domain: NDArray[np.intp] | None
+
+    def table(self, learn: NDArray[np.intp]) -> Doubles:
+        """Mean of every target in every domain; one line when domains are not known."""
+        domain = np.zeros(len(self.targets), np.intp) if self.domain is None else self.domain
+        return class_table(domain[learn], self.targets[learn], int(domain.max()) + 1, SHRINK)
+
+    def regressions(self, fitted: Fitted) -> Doubles:
+        """Every target of the judged rows by a regression of its own."""
+        return np.stack([fitted.regression(target, STACKED) for target in self.targets.T], axis=1)
 
 
-def _forest(raw: Inputs, fitted: Fitted, targets: list[Doubles], inner: list[Split]) -> Doubles:
-    """Gain (the last of the targets) of the judged rows by trees over dense features and stacked regressions."""
-    signals = np.zeros((len(raw), len(targets)))
+def _forest(raw: Inputs, fitted: Fitted, lessons: _Lessons, inner: list[Split], posterior: Doubles) -> Doubles:
+    """Gain of the judged rows by trees over dense features, stacked regressions and, in domain, class tables."""
+    width = lessons.targets.shape[1]
+    signals = np.zeros((len(raw), 2 * width))
     for fold in inner:
-        signals[fold.judge] = _signals(Fitted.of(raw, fold.learn, fold.judge), targets)
-    signals[fitted.judge] = _signals(fitted, targets)
-    columns = np.hstack([fitted.inputs.dense, signals])
-    return grow(FOREST, columns[fitted.learn], targets[-1][fitted.learn], columns[fitted.judge])
+        domain = 0 if lessons.domain is None else lessons.domain[fold.judge]
+        signals[fold.judge, width:] = lessons.table(fold.learn)[domain]
+        signals[fold.judge, :width] = lessons.regressions(Fitted.of(raw, fold.learn, fold.judge))
+    signals[fitted.judge] = np.hstack([lessons.regressions(fitted), posterior @ lessons.table(fitted.learn)])
+    columns = np.hstack([fitted.inputs.dense, signals if lessons.domain is not None else signals[:, :width]])
+    return grow(FOREST, columns[fitted.learn], lessons.targets[fitted.learn, -1], columns[fitted.judge])
 
 
 def _blend(forest: Doubles, others: list[Doubles]) -> Doubles:
@@ -86,11 +103,13 @@ def _scores(answers: Answers, split: Split, *, known: bool) -> dict[str, Doubles
     """Scores of the judged rows; the table of domains is asked only where their domains are `known`."""
     fitted, gain = Fitted.of(answers.raw, split.learn, split.judge), answers.gain
     names, domain = np.unique(answers.domain, return_inverse=True)
-    table = class_table(domain[split.learn], gain[split.learn, None], len(names), shrink=25.0)
-    by_class = np.asarray(fitted.posterior(domain, len(names)) @ table, np.float64)[:, 0]
+    posterior = fitted.posterior(domain, len(names)).astype(np.float64)
+    table = class_table(domain[split.learn], gain[split.learn, None], len(names), SHRINK)
+    by_class = np.asarray(posterior @ table, np.float64)[:, 0]
     linear = fitted.regression(gain, RIDGE)
     inner = inner_folds(split, answers.texts if known else answers.domain.tolist())
-    forest = _forest(answers.raw, fitted, [answers.weak, answers.strong, gain], inner)
+    lessons = _Lessons(np.stack([answers.weak, answers.strong, gain], axis=1), domain if known else None)
+    forest = _forest(answers.raw, fitted, lessons, inner, posterior if known else np.ones((len(split.judge), 1)))
     return {
         "trimtab": _blend(forest, [linear, by_class] if known else [linear]),
         "class table": by_class,
