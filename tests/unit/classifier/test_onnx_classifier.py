@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import onnxruntime as ort
 import pytest
 
 from trimtab_router.shell.classifier import PACKAGED, ClassifierError, OnnxClassifier
@@ -61,6 +62,21 @@ def test_a_provider_that_is_not_there_is_refused():
         ClassifierError, match=r"NoSuchProvider did not load, only .* did; install the extra router-gpu"
     ):
         OnnxClassifier(providers=("NoSuchProvider", "CPUExecutionProvider"))
+
+
+class FallenBack:
+    """A session that was asked for a GPU and runs on the CPU, as onnxruntime does when CUDA's libraries are missing."""
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider"])
+def test_a_session_that_fell_back_to_the_cpu_is_refused(monkeypatch, provider):
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [provider, "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: FallenBack())
+    with pytest.raises(ClassifierError, match=f"{provider} did not load, only CPUExecutionProvider did"):
+        OnnxClassifier(providers=(provider, "CPUExecutionProvider"))
 
 
 def test_metadata_may_rename_the_classes(copy):

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -99,3 +100,16 @@ def test_scores_are_in_range_for_any_query(query):
     assert -1 <= scores.gain <= 1
     assert 1 <= scores.output_tokens_p50 <= scores.output_tokens_p90 <= 16_384
     assert 0 <= scores.out_of_domain <= 1 + 1e-6
+
+
+STORY = json.loads((Path(__file__).resolve().parents[3] / "e2e/story/prompts.json").read_text())
+
+
+@pytest.mark.parametrize("prompt", STORY["math"]["prompts"])
+def test_the_storys_hard_prompts_gain(prompt):
+    assert CLASSIFIER.score([Query(prompt)])[0].gain > 0.17
+
+
+@pytest.mark.parametrize("prompt", STORY["plain"]["prompts"])
+def test_the_storys_plain_prompts_do_not(prompt):
+    assert CLASSIFIER.score([Query(prompt)])[0].gain < 0.1
