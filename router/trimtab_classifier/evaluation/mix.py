@@ -26,6 +26,8 @@ SHARES: Final = (0.05, 0.25, 0.70)
 """Of hard, medium and easy prompts."""
 CUTS: Final = (1 / 3, 2 / 3)
 ALLOWANCE: Final = 0.005
+AIM: Final = 0.75 * ALLOWANCE
+"""What is spent where prices are chosen: the cheapest of many price pairs looks better where it was chosen than it is."""
 
 
 def strata(problem: Problem, learn: Rows) -> Rows:
@@ -85,9 +87,9 @@ def prices_of_quality(sides: list[Side], method: str) -> list[float]:
     tables = [np.array([side.learned(method, float(price)) for price in ladder.PRICES]) for side in sides]
     kept = reduce(np.add.outer, [table[:, 0] for table in tables]) / len(sides)
     cost = reduce(np.add.outer, [table[:, 1] for table in tables]) / len(sides)
-    if not (kept >= -ALLOWANCE).any():
+    if not (kept >= -AIM).any():
         return [0.0] * len(sides)
-    place = np.unravel_index(np.where(kept >= -ALLOWANCE, cost, np.inf).argmin(), cost.shape)
+    place = np.unravel_index(np.where(kept >= -AIM, cost, np.inf).argmin(), cost.shape)
     return [float(ladder.PRICES[at]) for at in place]
 
 
