@@ -86,9 +86,43 @@ def run(rounds: int) -> dict[str, Any]:
         "model_version": classifier.version,
         "model_bytes": PACKAGED.stat().st_size,
         "decisions_per_size": rounds,
+        "planning": planning(rounds),
         "resident_mb_added": round(resident_mb() - before - texts, 1),
         "chars": sizes,
     }
+
+
+def planning(rounds: int) -> dict[str, float]:
+    """Milliseconds of a plan on four tiers, with two learned budgets for each."""
+    from trimtab_crds.wire import RouterConfig
+    from trimtab_router.core.facts import Facts
+    from trimtab_router.core.ladder import compile_ladder
+    from trimtab_router.core.planner import plan_on
+    from trimtab_router.core.scores import Scores
+
+    names = [f"t{n}" for n in range(4)]
+    outcomes = [
+        {"className": "math", "tier": t, "thinkingTokens": tokens, "right": 50 + i, "wrong": 50 - i}
+        for i, t in enumerate(names)
+        for tokens in (128, 1024)
+    ]
+    document = {
+        "policy": "default/bench",
+        "models": ["auto"],
+        "tiers": [{"name": t, "pool": t, "thinkingTokens": 1024 * n} for n, t in enumerate(names)],
+        "pools": [{"name": t, "servedName": t, "reasoning": True} for t in names],
+        "outcomes": outcomes,
+        "classifier": {"defaultTier": "t3"},
+    }
+    ladder = compile_ladder(RouterConfig.model_validate(document))
+    scores = Scores("math", 0.9, 0.1, 200, 600, 0.5)
+    times = []
+    for number in range(rounds):
+        facts = Facts(model="auto", prompt_tokens=number)
+        start = time.perf_counter()
+        plan_on(facts, scores, ladder)
+        times.append((time.perf_counter() - start) * 1e3)
+    return {"p50_ms": round(percentile(times, 0.5), 4), "p99_ms": round(percentile(times, 0.99), 4)}
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -101,6 +135,8 @@ def table(figures: dict[str, Any]) -> str:
             f"{row['goal_p99_ms']:>6.1f} "
             f"{row['batch_16_per_query_p50_ms']:>20.3f}{mark}"
         )
+    plan = figures["planning"]
+    lines.append(f"a plan with outcomes of four tiers: p50 {plan['p50_ms']:.3f} ms, p99 {plan['p99_ms']:.3f} ms")
     lines.append(f"file {figures['model_bytes'] / 1e6:.1f} MB; resident +{figures['resident_mb_added']} MB")
     return "\n".join(lines)
 

@@ -20,6 +20,8 @@ from trimtab_router.core.parse import parse_body, understand
 from trimtab_router.core.planner import needs_scores, plan_as_dict, plan_on
 from trimtab_router.shell.classifier import OnnxClassifier
 
+_COLUMNS = ("", "tier", "pool", "thinking", "output", "seconds", "cost", "likely", "quality", "reason", "")
+
 
 def main(argv: Sequence[str]) -> int:
     """Print the plan; exit status 0."""
@@ -109,7 +111,7 @@ def _print_table(plan: dict[str, Any]) -> None:
     seconds, cost = _estimates(plan)
     thinking, output = _tokens(budget)
     out.print(f"budget: {thinking} thinking and {output} output tokens; seconds {seconds}, cost {cost}")
-    table = Table("", "tier", "pool", "thinking", "output", "seconds", "cost", "reason", "", box=box.SIMPLE_HEAD)
+    table = Table(*_COLUMNS, box=box.SIMPLE_HEAD)
     for candidate in plan["candidates"]:
         table.add_row(
             "→" if candidate["accepted"] else "",
@@ -117,11 +119,28 @@ def _print_table(plan: dict[str, Any]) -> None:
             candidate["pool"],
             *_tokens(candidate["budget"]),
             *_estimates(candidate),
+            _likely(candidate),
+            _quality(candidate),
             candidate["reason"],
             escape(candidate["message"]),
             style="bold" if candidate["accepted"] else "dim",
         )
     out.print(table)
+
+
+def _likely(candidate: dict[str, Any]) -> str:
+    """What the answer will cost if it gets as long as such answers do."""
+    return f"{candidate['expected_cost']:.6f}" if candidate["budget"]["seconds"] else "unknown"
+
+
+def _quality(candidate: dict[str, Any]) -> str:
+    """A learned share of right answers with its interval; else what is predicted on top of the cheapest tier."""
+    quality = candidate["quality"]
+    if quality is None:
+        return ""
+    if quality["source"] == "gain":
+        return f"{quality['mean']:+.2f}"
+    return f"{quality['mean']:.2f} ({quality['low']:.2f}-{quality['high']:.2f})"
 
 
 def _estimates(plan: dict[str, Any]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ until somebody applies it.
 import argparse
 import copy
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,12 +19,14 @@ from trimtab_cli.errors import UsageError
 from trimtab_cli.files import Document, read_documents
 from trimtab_crds.load import SpecInvalid, load
 from trimtab_crds.routingpolicy import RoutingPolicy
-from trimtab_router.core.fit import MIN_JUDGED, ClassLine, Estimate, Option, Proposal, propose, step_gain
+from trimtab_router.core.fit import MIN_JUDGED, ClassLine, Estimate, Option, Proposal, propose, step_gain, worth
 from trimtab_router.core.journal import Journal, read
 from trimtab_router.core.ladder import quality_of
 from trimtab_router.core.outcomes import wilson
 
 Manifest = dict[str, Any]
+MAX_OUTCOMES = 128
+"""As many as a policy may have."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -148,21 +151,53 @@ def _quality(manifest: Manifest) -> int:
 
 
 def _refit(manifest: Manifest, proposal: Proposal) -> Manifest:
-    """The policy with new lines for the classes that change, and a knob that asks the same price everywhere."""
+    """The policy with new lines for the classes that change, and a knob that asks the same price everywhere.
+
+    Arms that the policy cannot run any more (another tier or strategy) are left out of it.
+    """
     out = copy.deepcopy(manifest)
     out.pop("status", None)
     spec = out["spec"]
     tiers = {tier["name"]: tier for tier in spec["tiers"]}
     rules = {rule["name"]: rule for rule in spec.get("classes") or []}
     for line in proposal.lines:
-        if line.changes and line.proposed.arm is not None and line.proposed.arm.tier in tiers:
+        if line.changes and _can_run(line.proposed, tiers) and line.proposed.arm is not None:
             rules[line.name] = _rule(line.name, line.proposed, tiers[line.proposed.arm.tier], rules.get(line.name))
     if rules:
         spec["classes"] = list(rules.values())
+    learned = _outcomes(proposal, tiers)
+    if learned:
+        spec["outcomes"] = learned
     threshold = step_gain(proposal, list(tiers))
     if threshold is not None and any(line.changes for line in proposal.lines):
         spec["quality"] = quality_of(threshold)
     return out
+
+
+def _can_run(option: Option, tiers: dict[str, Manifest]) -> bool:
+    """The policy has the arm's tier, and that spends its budget as the arm did."""
+    arm = option.arm
+    if arm is None or arm.tier not in tiers:
+        return False
+    own = (tiers[arm.tier].get("strategy") or {}).get("type", "Single")
+    return re.sub(r"(?<=.)(?=[A-Z])", "-", own).lower() == arm.strategy
+
+
+def _outcomes(proposal: Proposal, tiers: dict[str, Manifest]) -> list[Manifest]:
+    """What was learned, for the planner: shares of right answers as counts, those of most judged answers first."""
+    found = []
+    for line in proposal.lines:
+        for option in line.tried:
+            right, wrong = worth(option.quality)
+            if option.arm is not None and _can_run(option, tiers) and right + wrong:
+                entry = {"className": line.name, "tier": option.arm.tier, "thinkingTokens": option.arm.thinking_tokens}
+                found.append((option.judged, entry | {"right": right, "wrong": wrong, "gainMilli": _milli(line.gain)}))
+    found.sort(key=lambda item: -item[0])
+    return sorted((entry for _, entry in found[:MAX_OUTCOMES]), key=lambda e: (e["className"], e["right"] + e["wrong"]))
+
+
+def _milli(gain: float) -> int:
+    return min(1000, max(-1000, round(gain * 1000)))
 
 
 def _rule(name: str, option: Option, tier: Manifest, old: Manifest | None) -> Manifest:

@@ -8,6 +8,7 @@ from pydantic.alias_generators import to_camel
 
 from trimtab_crds.meta import API_VERSION, Condition, LocalReference, ObjectMeta, Rule, Spec, Status, Word
 from trimtab_crds.networkspec import Network
+from trimtab_crds.planning import Outcome, Planning, Tenant, Unsolvable
 from trimtab_crds.scalars import (
     Gpus,
     Label,
@@ -223,6 +224,10 @@ def _first_unknown_tier(entries: str) -> Word:
     )
 
 
+def _unknown_max_tiers(spec: "RoutingPolicySpec") -> list[str]:
+    return [n.max_tier for n in spec.tenants if n.max_tier is not None and n.max_tier not in _tier_names(spec)]
+
+
 def _repeated_pools(spec: "RoutingPolicySpec") -> list[str]:
     pools = [tier.pool_ref.name for tier in spec.tiers]
     return [pool for pool in pools if pools.count(pool) > 1]
@@ -264,6 +269,18 @@ class RoutingPolicySpec(Spec):
     escalation: Escalation = Field(
         default_factory=Escalation, description="Spending more after looking at a part of an answer."
     )
+    planning: Planning = Field(default_factory=Planning, description="How plans are made from predictions.")
+    outcomes: list[Outcome] = Field(
+        default_factory=list,
+        description="What was learned: how often tiers were right, by class. Corrects the predicted gain.",
+        max_length=128,
+    )
+    tenants: list[Tenant] = Field(
+        default_factory=list,
+        description="Limits by tenant. Other names than these are refused; without any the header is.",
+        max_length=64,
+        json_schema_extra=_LIST_BY_NAME,
+    )
     classifier: Classifier = Field(default_factory=Classifier, description="The model that looks at the query.")
     router: Router = Field(default_factory=Router, description="The router Deployment.")
     rebalance: Rebalance = Field(default_factory=Rebalance, description="How replicas follow demand.")
@@ -280,6 +297,29 @@ class RoutingPolicySpec(Spec):
             lambda s: all(c.tier in _tier_names(s) for c in s.context),
             "context[].tier {tier} is not the name of one of tiers[]; correct it or add the tier",
             words={"tier": _first_unknown_tier("context")},
+        ),
+        Rule(
+            f"self.outcomes.all(c, {_HAS_TIER})",
+            lambda s: all(c.tier in _tier_names(s) for c in s.outcomes),
+            "outcomes[].tier {tier} is not the name of one of tiers[]; correct it or remove the entry",
+            words={"tier": _first_unknown_tier("outcomes")},
+        ),
+        Rule(
+            "self.tenants.all(n, !has(n.maxTier) || self.tiers.exists(t, t.name == n.maxTier))",
+            lambda s: not _unknown_max_tiers(s),
+            "tenants[].maxTier {tier} is not the name of one of tiers[]; correct it or leave it out",
+            words={
+                "tier": Word(
+                    "self.tenants.filter(n, has(n.maxTier) && !self.tiers.exists(t, t.name == n.maxTier))[0].maxTier",
+                    lambda s: _unknown_max_tiers(s)[0],
+                )
+            },
+        ),
+        Rule(
+            "self.planning.unsolvable == 'Off' || self.outcomes.size() > 0",
+            lambda s: s.planning.unsolvable is Unsolvable.OFF or len(s.outcomes) > 0,
+            "planning.unsolvable {planning.unsolvable} needs outcomes, which say what is hardly ever answered; "
+            "add them (`trimtab classifier fit`) or set it to Off",
         ),
         Rule(
             "!has(self.classifier.defaultTier) || self.tiers.exists(t, t.name == self.classifier.defaultTier)",

@@ -60,6 +60,9 @@ class PoolConfig(Wire):
     gpu_hour_milli: int = 1000
     """Price of a GPU hour in thousandths of a currency unit."""
 
+    batch: int | None = None
+    """Answers that a replica is planned to write at once; given where the policy looks at the load."""
+
     @model_validator(mode="after")
     def _has_replicas(self) -> Self:
         if self.host is not None and self.addresses:
@@ -139,6 +142,37 @@ class ManualConfig(Wire):
     max_budget: int = 100
 
 
+class PlanningConfig(Wire):
+    """How plans are made from predictions."""
+
+    spill_percent: int = 0
+    explore_percent: int = 0
+    unsolvable: Literal["Off", "Cap", "Top"] = "Off"
+    unsolvable_percent: int = 10
+    routers: int = 1
+    """Routers that share the load; each sees its part only."""
+
+
+class OutcomeConfig(Wire):
+    """How often one way to answer was right for one class."""
+
+    class_name: str
+    tier: str
+    thinking_tokens: int = 0
+    right: int
+    wrong: int
+    gain_milli: int = 0
+
+
+class TenantConfig(Wire):
+    """What one tenant's requests may use."""
+
+    name: str
+    max_tier: str | None = None
+    max_budget: int = 100
+    max_thinking_tokens: int | None = None
+
+
 class ClassifierConfig(Wire):
     """How the classifier's answer is used."""
 
@@ -162,12 +196,17 @@ class RouterConfig(Wire):
     context: list[ContextConfig] = Field(default_factory=list)
     ceiling: CeilingConfig = Field(default_factory=CeilingConfig)
     escalation: EscalationConfig = Field(default_factory=EscalationConfig)
+    planning: PlanningConfig | None = None
+    outcomes: list[OutcomeConfig] | None = None
+    tenants: list[TenantConfig] | None = None
     classifier: ClassifierConfig
 
     @model_validator(mode="after")
     def _names_are_defined(self) -> Self:
         tiers, pools = {t.name for t in self.tiers}, {p.name for p in self.pools}
         used = [("classes", c.tier) for c in self.classes] + [("context", c.tier) for c in self.context]
+        used += [("outcomes", o.tier) for o in self.outcomes or ()]
+        used += [("tenants", t.max_tier) for t in self.tenants or () if t.max_tier is not None]
         used.append(("classifier.defaultTier", self.classifier.default_tier))
         for where, tier in used:
             if tier not in tiers:

@@ -336,6 +336,35 @@ BROKEN_RULES = (
     ),
 )
 
+_OUTCOME = {"className": "math", "tier": "low", "right": 1, "wrong": 0}
+BROKEN_RULES += (
+    _rule(
+        "policy: an outcome of an unknown tier",
+        policy_manifest(spec__outcomes=[_OUTCOME | {"tier": "huge"}]),
+        "spec",
+        "outcomes[].tier huge is not the name of one of tiers[]; correct it or remove the entry",
+    ),
+    _rule(
+        "policy: an outcome of nothing",
+        policy_manifest(spec__outcomes=[_OUTCOME | {"right": 0}]),
+        "spec.outcomes[0]",
+        "outcomes[] of class math on tier low has neither right nor wrong; remove it or give its counts",
+    ),
+    _rule(
+        "policy: a tenant's unknown tier",
+        policy_manifest(spec__tenants=[{"name": "a"}, {"name": "b", "maxTier": "huge"}]),
+        "spec",
+        "tenants[].maxTier huge is not the name of one of tiers[]; correct it or leave it out",
+    ),
+    _rule(
+        "policy: unsolvable without outcomes",
+        policy_manifest(spec__planning={"unsolvable": "Cap"}),
+        "spec",
+        "planning.unsolvable Cap needs outcomes, which say what is hardly ever answered; add them "
+        "(`trimtab classifier fit`) or set it to Off",
+    ),
+)
+
 BAD_POOLS = (
     BadInput(
         "pool: scaling bounds the wrong way round",
@@ -593,6 +622,12 @@ BAD_POLICIES = (
         "spec.tiers[0].weight: 0 is refused; use at least 1",
         "spec.tiers[0].weight in body should be greater than or equal to 1",
         spec__tiers=[tier("low") | {"weight": 0}],
+    ),
+    _policy(
+        "a tenant twice",
+        "spec: tenants[1].name 'a' is there twice; remove one of the entries or rename it",
+        'spec.tenants[1]: Duplicate value: {"name":"a"}',
+        spec__tenants=[{"name": "a"}, {"name": "a"}],
     ),
     BadInput(
         "policy: two faults, both told",

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import SpecInvalid
+from trimtab_crds.planning import Planning
 from trimtab_crds.recipespec import SpeculationMethod
 from trimtab_crds.routingpolicy import Budget, ClassRule, RebalanceMode, RoutingPolicy, Tier
 from trimtab_crds.strategyspec import Ceiling, Strategy
@@ -20,9 +21,12 @@ from trimtab_crds.wire import (
     ContextConfig,
     EscalationConfig,
     ManualConfig,
+    OutcomeConfig,
+    PlanningConfig,
     PoolConfig,
     RouterConfig,
     StrategyConfig,
+    TenantConfig,
     TierConfig,
 )
 from trimtab_operator.core.names import ENGINE_PORT, engine_host
@@ -56,17 +60,24 @@ def compile_config(
     spec = policy.spec
     used = [tier.pool_ref.name for tier in spec.tiers]
     used += sorted({name for _, name in _verifiers(policy)} - set(used))
+    loaded = spec.planning.spill_percent > 0
     return RouterConfig(
         policy=policy.key,
         models=list(spec.models),
         tiers=[_tier(t) for t in spec.tiers],
-        pools=[_pool(pools[n], None if addresses is None else addresses.get(n, ()), canaries.get(n)) for n in used],
+        pools=[
+            _pool(pools[n], None if addresses is None else addresses.get(n, ()), canaries.get(n), loaded=loaded)
+            for n in used
+        ],
         classes=[_class(c) for c in spec.classes],
         quality=spec.quality,
         manual=ManualConfig(**spec.manual.model_dump()),
         context=[ContextConfig(min_prompt_tokens=c.min_prompt_tokens, tier=c.tier) for c in spec.context],
         ceiling=_ceiling(spec.ceiling),
         escalation=EscalationConfig(**spec.escalation.model_dump()),
+        planning=_planning(policy),
+        outcomes=[OutcomeConfig(**o.model_dump()) for o in spec.outcomes] or None,
+        tenants=[TenantConfig(**t.model_dump()) for t in spec.tenants] or None,
         classifier=ClassifierConfig(
             deadline_milliseconds=spec.classifier.deadline_milliseconds,
             default_tier=spec.classifier.default_tier or spec.tiers[-1].name,
@@ -104,6 +115,7 @@ def _problems(policy: RoutingPolicy, pools: Pools) -> Iterator[str]:
             )
         else:
             yield from _budget_problems(f"tiers[{i}].budget", tier.budget, pools[name])
+            yield from _load_problems(policy.spec.planning, pools[name])
     by_tier = {tier.name: pools.get(tier.pool_ref.name) for tier in policy.spec.tiers}
     for i, rule in enumerate(policy.spec.classes):
         pool = by_tier.get(rule.tier)
@@ -117,6 +129,14 @@ def _problems(policy: RoutingPolicy, pools: Pools) -> Iterator[str]:
                 f"context[{i}].minPromptTokens {threshold.min_prompt_tokens} does not fit into contextTokens {context} "
                 f"of pool {pool.metadata.name}; lower it or choose a tier with a longer context"
             )
+
+
+def _load_problems(planning: Planning, pool: InferencePool) -> Iterator[str]:
+    if planning.spill_percent and pool.spec.model.shape is None:
+        yield (
+            f"planning.spillPercent {planning.spill_percent} needs model.shape on pool {pool.metadata.name}, "
+            "without which its room is unknown; set it there, or set spillPercent to 0"
+        )
 
 
 def _budget_problems(field: str, budget: Budget, pool: InferencePool) -> Iterator[str]:
@@ -180,7 +200,23 @@ def _ceiling(ceiling: Ceiling) -> CeilingConfig:
     return CeilingConfig(**ceiling.model_dump())
 
 
-def _pool(pool: InferencePool, addresses: Sequence[str] | None, canary: CanaryConfig | None) -> PoolConfig:
+def _planning(policy: RoutingPolicy) -> PlanningConfig | None:
+    """None where nothing differs from the standard, so that the document stays as it was."""
+    planning = policy.spec.planning
+    if planning == Planning():
+        return None
+    return PlanningConfig(
+        spill_percent=planning.spill_percent,
+        explore_percent=planning.explore_percent,
+        unsolvable=planning.unsolvable.value,
+        unsolvable_percent=planning.unsolvable_percent,
+        routers=max(1, policy.spec.router.replicas),
+    )
+
+
+def _pool(
+    pool: InferencePool, addresses: Sequence[str] | None, canary: CanaryConfig | None, *, loaded: bool
+) -> PoolConfig:
     name, speculation = pool.metadata.name, pool.spec.recipe.speculation
     prompt_seconds, output_seconds, latency_seconds = _costs(pool)
     return PoolConfig(
@@ -202,7 +238,14 @@ def _pool(pool: InferencePool, addresses: Sequence[str] | None, canary: CanaryCo
         output_token_seconds=output_seconds,
         output_token_latency_seconds=latency_seconds,
         gpu_hour_milli=pool.spec.cost.gpu_hour_milli,
+        batch=_batch(pool) if loaded else None,
     )
+
+
+def _batch(pool: InferencePool) -> int | None:
+    """Answers that a replica is planned to write at once; None when the capacity is unknown."""
+    replica = replica_for(pool)
+    return None if replica is None else planned_rates(pool, replica).batch or None
 
 
 def _costs(pool: InferencePool) -> tuple[float, float, float]:

@@ -58,7 +58,7 @@ def decision(plan: Plan, ending: Ending) -> dict[str, Any]:
         "output_tokens": budget.output_tokens,
         "strategy": plan.strategy,
         "reason": plan.reason,
-        "planned_tier": plan.choice.rung.name,
+        "planned_tier": (plan.choice.wanted or plan.choice.rung).name,
         "outcome": ending.outcome,
         "attempts": ending.attempts,
         "used_tokens": ending.output_tokens,

@@ -8,6 +8,7 @@ STATUS: Final = {
     200: b"OK",
     202: b"Accepted",
     400: b"Bad Request",
+    403: b"Forbidden",
     404: b"Not Found",
     405: b"Method Not Allowed",
     408: b"Request Timeout",

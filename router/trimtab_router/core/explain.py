@@ -1,21 +1,28 @@
 """A plan in words: every candidate with the reason for which it was chosen or rejected."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from trimtab_router.core.ceiling import NANOS
 from trimtab_router.core.ladder import Rung
-from trimtab_router.core.plan import Budget, Plan, Reason, budget_on, fits
+from trimtab_router.core.learned import Quality, Step
+from trimtab_router.core.plan import Budget, Plan, Reason, allowed, arms, budget_on, expected_tokens, fits, price
 from trimtab_router.core.spending import samples
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A tier that was considered."""
+    """A tier with a budget that was considered."""
 
     tier: str
     pool: str
     budget: Budget
+    expected_tokens: int
+    """Output tokens that are likely, thinking included."""
+    expected_cost: float
+    """Price of the prompt and those tokens, currency units."""
+    quality: Quality | None
+    """None where no score was needed."""
     accepted: bool
     reason: str
     """CamelCase, stable."""
@@ -23,40 +30,87 @@ class Candidate:
 
 
 def candidates(plan: Plan) -> tuple[Candidate, ...]:
-    """Every tier, cheap to strong."""
-    return tuple(_candidate(plan, rung) for rung in plan.ladder.rungs)
+    """Every tier, cheap to strong, and every other budget that something was learned of."""
+    found = []
+    learned = _arms(plan)
+    for rung in plan.ladder.rungs:
+        own = [a for a in learned if a.rung == rung.index and a.step.own]
+        found.append(_candidate(plan, rung, own[0].step if own else None))
+        others = [a.step for a in learned if a.rung == rung.index and not a.step.own]
+        found += [_candidate(plan, rung, step) for step in others]
+    return tuple(found)
 
 
-def _candidate(plan: Plan, rung: Rung) -> Candidate:
-    if rung is plan.rung:
-        return Candidate(rung.name, rung.pool.name, plan.budget, True, plan.reason, sentence(plan))
-    reason, message = _rejection(plan, rung)
-    budget = budget_on(rung, plan.facts, plan.choice)
-    return Candidate(rung.name, rung.pool.name, budget, False, reason, message)
+@dataclass(frozen=True, slots=True)
+class _Arm:
+    """A step with the index of its tier among all."""
+
+    rung: int
+    step: Step
 
 
-def _rejection(plan: Plan, rung: Rung) -> tuple[str, str]:
-    tokens, chosen = plan.facts.prompt_tokens, plan.tier
-    if not fits(rung, plan.facts):
+def _arms(plan: Plan) -> list[_Arm]:
+    if plan.scores is None:
+        return []
+    graded = allowed(plan.facts, plan.ladder)
+    return [_Arm(graded[step.rung].index, step) for step in arms(plan.facts, plan.scores, plan.ladder)]
+
+
+def _candidate(plan: Plan, rung: Rung, step: Step | None) -> Candidate:
+    learned = None if step is None or step.own else step.thinking_tokens
+    chosen = rung is plan.rung and learned == _learned_thinking(plan)
+    reason, message = (str(plan.reason), sentence(plan)) if chosen else _rejection(plan, rung, learned)
+    budget = plan.budget if chosen else _budget_of(plan, rung, learned)
+    tokens = expected_tokens(rung, budget, plan.facts, plan.scores)
+    cost = price(rung.pool, plan.facts.prompt_tokens, tokens)
+    quality = None if step is None else step.quality
+    return Candidate(rung.name, rung.pool.name, budget, tokens, cost, quality, chosen, reason, message)
+
+
+def _learned_thinking(plan: Plan) -> int | None:
+    """The learned budget that the plan uses; a fallback uses its tier's own."""
+    return plan.choice.learned_thinking_tokens if plan.rung is plan.choice.rung else None
+
+
+def _budget_of(plan: Plan, rung: Rung, learned: int | None) -> Budget:
+    """The budget that the request would have as another candidate."""
+    rule = plan.choice.class_budget if rung is plan.choice.rung else None
+    return budget_on(
+        rung, plan.facts, replace(plan.choice, rung=rung, class_budget=rule, learned_thinking_tokens=learned)
+    )
+
+
+def _rejection(plan: Plan, rung: Rung, learned: int | None) -> tuple[str, str]:
+    tokens, chosen, facts = plan.facts.prompt_tokens, plan.tier, plan.facts
+    if facts.top is not None and rung.index > facts.top:
+        return "TenantLimit", f"tenant {facts.tenant} may use tiers up to {plan.ladder.rungs[facts.top].name}"
+    if not fits(rung, facts):
         room = rung.pool.context_tokens
         return "ContextTooShort", f"about {tokens} prompt tokens and the answer do not fit {room} tokens"
-    if plan.facts.by_hand:
+    if facts.by_hand:
         return "NotAskedFor", f"the request asked for {chosen} by hand"
-    if plan.reason == "Gain" and plan.scores is not None:
-        return _not_worth_it(plan, rung, plan.scores.gain)
+    if rung is plan.choice.wanted:
+        return "Full", f"its pool {rung.pool.name} holds as much as it is planned for"
+    if plan.reason in ("Gain", "Learned") and plan.scores is not None:
+        return _not_worth_it(plan, rung, plan.scores.gain, learned)
     others = {
         "LongContext": ("NotForLength", f"about {tokens} prompt tokens go to {chosen}"),
         "ClassRule": ("OtherClass", f"class {plan.class_name} goes to {chosen} by the policy"),
+        "Explored": ("NotDrawn", f"the draw is {chosen}"),
+        "Unsolvable": ("Unsolvable", f"hardly any answer to class {plan.class_name} is right here"),
+        "Busy": ("NotNext", f"{chosen} is the next tier with room"),
     }
     return others.get(plan.reason, ("NotDefault", f"the default tier is {chosen}"))
 
 
-def _not_worth_it(plan: Plan, rung: Rung, gain: float) -> tuple[str, str]:
+def _not_worth_it(plan: Plan, rung: Rung, gain: float, learned: int | None) -> tuple[str, str]:
     threshold = plan.ladder.gain_threshold
     if not rung.graded:
         return "OnlyForLength", "only long prompts go to this tier"
-    if rung.index < plan.rung.index:
-        return "GainWorthIt", f"a stronger tier promises {gain:+.2f} accuracy, at least the {threshold:.2f} it must"
+    thinking, chosen = (rung.thinking_tokens if t is None else t for t in (learned, _learned_thinking(plan)))
+    if rung.index < plan.rung.index or (rung is plan.rung and thinking < chosen):
+        more = f"{gain:+.2f} accuracy" if plan.reason == "Gain" else "more accuracy, by what was learned"
+        return "GainWorthIt", f"a stronger tier promises {more}, at least the {threshold:.2f} it must"
     return "GainTooSmall", f"it would add less than the {threshold:.2f} accuracy a step must promise"
 
 
@@ -69,6 +123,11 @@ _SENTENCES: Final[dict[Reason, str]] = {
     "LongContext": "about {facts.prompt_tokens} prompt tokens need tier {plan.tier}",
     "ClassRule": "class {plan.class_name} goes to {plan.tier} by the policy",
     "Gain": "class {plan.class_name}: the next tier promises {scores.gain:+.2f} accuracy",
+    "Learned": "class {plan.class_name}: by what was learned, nothing dearer is worth its steps",
+    "Explored": "drawn by the query's hash, so that tiers can be compared",
+    "Unsolvable": "hardly any answer to class {plan.class_name} is right here: tier {plan.tier} by planning.unsolvable",
+    "Busy": "the pool of tier {plan.demand} is full: tier {plan.tier} serves instead",
+    "TenantLimit": "tenant {facts.tenant} may use tiers up to {plan.tier}",
     "OutOfDomain": "less familiar than {scores.out_of_domain:.0%} of the training data: the default tier",
     "ClassifierMiss": "the classifier gave no answer in time: the default tier",
     "ClassifierOff": "the classifier is switched off: the default tier",
@@ -100,6 +159,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
             "tools": facts.tools,
             "json_schema": facts.json_schema,
             "expected_output_tokens": plan.expected_output_tokens(),
+            "tenant": facts.tenant,
         },
         "scores": None
         if scores is None
@@ -138,9 +198,22 @@ def _candidate_as_dict(candidate: Candidate) -> dict[str, Any]:
         "budget": _budget(candidate.budget),
         "cost": candidate.budget.cost,
         "seconds": candidate.budget.seconds,
+        "expected_output_tokens": candidate.expected_tokens,
+        "expected_cost": candidate.expected_cost,
+        "quality": None if candidate.quality is None else _quality(candidate.quality),
         "accepted": candidate.accepted,
         "reason": candidate.reason,
         "message": candidate.message,
+    }
+
+
+def _quality(quality: Quality) -> dict[str, Any]:
+    """A share of right answers where something was learned, else what is added to the cheapest tier."""
+    return {
+        "mean": round(quality.mean, 4),
+        "low": round(quality.low, 4),
+        "high": round(quality.high, 4),
+        "source": "outcomes" if quality.learned else "gain",
     }
 
 

@@ -41,6 +41,12 @@ class Facts:
     """Temperature 0: samples would all be the same; only looked for where a policy samples."""
     one_attempt: str = ""
     """The field for which no answer can be made of several attempts; only looked for where a policy wants that."""
+    tenant: str | None = None
+    """Whose limits hold."""
+    top: int | None = None
+    """Index of the strongest tier that the tenant may use; None is any."""
+    draw: int = 0
+    """Hash of the query's text, where the policy explores."""
 
     @property
     def by_hand(self) -> bool:

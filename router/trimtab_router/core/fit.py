@@ -86,6 +86,10 @@ class ClassLine:
     now: Option
     proposed: Option
     """`now` when nothing is to be changed."""
+    gain: float
+    """Mean predicted gain of its queries."""
+    tried: tuple[Option, ...]
+    """Every arm that could be proposed, for the whole class."""
     untried: tuple[Arm, ...]
     """Arms that were seen, but not judged often enough for all kinds of queries of the class."""
 
@@ -116,6 +120,8 @@ class _Class:
     """Cells of one class by arm and stratum."""
 
     cells: dict[tuple[Arm, int], Cell] = field(default_factory=lambda: defaultdict(Cell))
+    gain: float = 0.0
+    """Sum of the predicted gains."""
     strata: list[int] = field(default_factory=lambda: [0] * STRATA)
 
 
@@ -132,6 +138,7 @@ def tabulate(observations: Iterable[Observation]) -> dict[str, _Class]:
         for seen in group:
             stratum = bisect_left(edges, seen.gain)
             found.strata[stratum] += 1
+            found.gain += seen.gain
             found.cells[seen.arm, stratum].add(seen)
     return table
 
@@ -301,7 +308,25 @@ def _line(name: str, found: _Class, share: float, options: Sequence[Option], cho
     now = options[0]
     if chosen.arm is not None and arms.get(chosen.arm, 0.0) >= 1.0:
         chosen = now
-    return ClassLine(name, share, total, dict(arms), now, chosen, tuple(sorted(a for a in arms if a not in tried)))
+    untried = tuple(sorted(arm for arm in arms if arm not in tried))
+    return ClassLine(
+        name,
+        share=share,
+        decisions=total,
+        arms=dict(arms),
+        now=now,
+        proposed=chosen,
+        gain=found.gain / total,
+        tried=tuple(options[1:]),
+        untried=untried,
+    )
+
+
+def worth(quality: Estimate) -> tuple[int, int]:
+    """Right and wrong answers that a share with this variance is worth, by the moments of a Beta distribution."""
+    mean = min(1.0, max(0.0, quality.mean))
+    total = mean * (1 - mean) / quality.variance - 1 if quality.variance > 0 else 0.0
+    return round(max(0.0, total * mean)), round(max(0.0, total * (1 - mean)))
 
 
 def _change(lines: Sequence[ClassLine], part: Callable[[Option], Estimate]) -> Estimate:

@@ -5,7 +5,16 @@ from math import sqrt
 from typing import Final
 
 from trimtab_crds.strategyspec import StrategyType
-from trimtab_crds.wire import CeilingConfig, ClassConfig, ManualConfig, PoolConfig, RouterConfig, StrategyConfig
+from trimtab_crds.wire import (
+    CeilingConfig,
+    ClassConfig,
+    ManualConfig,
+    PlanningConfig,
+    PoolConfig,
+    RouterConfig,
+    StrategyConfig,
+)
+from trimtab_router.core.learned import Learned, learn
 
 _MOST_GAIN: Final = 0.4
 """Gain that is worth a step however cheap answers shall be."""
@@ -27,6 +36,17 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What the requests of one tenant may use."""
+
+    name: str
+    top: int
+    """Index of the strongest tier."""
+    max_budget: int
+    max_thinking_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Ladder:
     """Everything a decision reads of a RouterConfig."""
 
@@ -43,6 +63,9 @@ class Ladder:
     """Thresholds, longest first."""
     default: Rung
     gain_threshold: float
+    learned: Learned
+    planning: PlanningConfig
+    tenants: dict[str, Limits]
     out_of_domain: float
     """Scores at or above it are unfamiliar; above 1 never."""
     spends: bool
@@ -108,6 +131,11 @@ def _rungs(config: RouterConfig) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
+def _most_thinking(rung: Rung) -> int:
+    """An arm may think more than its tier does; nothing thinks where the engine cannot end it."""
+    return 1 << 30 if rung.pool.reasoning else 0
+
+
 def compile_ladder(config: RouterConfig) -> Ladder:
     """The ladder of a valid document."""
     rungs = _rungs(config)
@@ -126,6 +154,17 @@ def compile_ladder(config: RouterConfig) -> Ladder:
         context=tuple((c.min_prompt_tokens, by_name[c.tier]) for c in context),
         default=by_name[config.classifier.default_tier],
         gain_threshold=gain_threshold(config.quality),
+        learned=learn(config.outcomes or (), {r.name: _most_thinking(r) for r in rungs}),
+        planning=config.planning or PlanningConfig(),
+        tenants={
+            t.name: Limits(
+                t.name,
+                len(rungs) - 1 if t.max_tier is None else by_name[t.max_tier].index,
+                t.max_budget,
+                t.max_thinking_tokens,
+            )
+            for t in config.tenants or ()
+        },
         out_of_domain=percent / 100 if percent < 100 else 2.0,
         spends=_spends(config),
         bounds=any(

@@ -8,6 +8,7 @@ from trimtab_crds.wire import EscalationConfig, PoolConfig, StrategyConfig
 from trimtab_router.core.ceiling import Limits
 from trimtab_router.core.facts import Facts
 from trimtab_router.core.ladder import Ladder, Rung
+from trimtab_router.core.learned import Step, steps
 from trimtab_router.core.scores import Scores
 
 UNSCORED: Final = "unscored"
@@ -25,6 +26,11 @@ Reason = Literal[
     "LongContext",
     "ClassRule",
     "Gain",
+    "Learned",
+    "Explored",
+    "Unsolvable",
+    "Busy",
+    "TenantLimit",
     "OutOfDomain",
     "ClassifierMiss",
     "ClassifierOff",
@@ -59,6 +65,10 @@ class Choice:
     """Thinking and output tokens of the class rule."""
     strict: bool = False
     """The tier itself was asked for: nothing else may serve the request."""
+    learned_thinking_tokens: int | None = None
+    """A budget other than the tier's own that was learned to be better there."""
+    wanted: Rung | None = None
+    """The tier that was full; the demand is its."""
 
 
 _NAMES: Final = {
@@ -129,12 +139,22 @@ class Plan:
         """Name of the tier's pool."""
         return self.rung.pool.name
 
+    @property
+    def demand(self) -> str:
+        """Name of the tier whose demand this is: the one that was full where another serves instead."""
+        return (self.choice.wanted or self.rung).name
+
     def expected_output_tokens(self) -> int:
         """Part of the thinking budget and the predicted length of the answer, within the client's cap."""
-        thinking, output = self.budget.thinking_tokens or 0, self.budget.output_tokens or self.rung.output_tokens
-        answer = min(self.scores.output_tokens_p50, output) if self.scores else output // 2
-        tokens = int(thinking * THINKING_SHARE) + answer
-        return tokens if self.facts.max_tokens is None else min(tokens, self.facts.max_tokens)
+        return expected_tokens(self.rung, self.budget, self.facts, self.scores)
+
+
+def expected_tokens(rung: Rung, budget: Budget, facts: Facts, scores: Scores | None) -> int:
+    """Output tokens that a budget is expected to lead to on a tier."""
+    thinking, output = budget.thinking_tokens or 0, budget.output_tokens or rung.output_tokens
+    answer = min(scores.output_tokens_p50, output) if scores else output // 2
+    tokens = int(thinking * THINKING_SHARE) + answer
+    return tokens if facts.max_tokens is None else min(tokens, facts.max_tokens)
 
 
 def strategy_header(plan: Plan) -> str:
@@ -144,12 +164,27 @@ def strategy_header(plan: Plan) -> str:
 
 
 def fits(rung: Rung, facts: Facts) -> bool:
-    """The prompt and the least useful answer (or the client's own cap) fit the pool's context."""
+    """The tenant may use it, and the prompt and the least useful answer (or the client's own cap) fit its context."""
+    if facts.top is not None and rung.index > facts.top:
+        return False
     context = rung.pool.context_tokens
     if context is None:
         return True
     answer = min(rung.output_tokens, _LEAST_ANSWER_TOKENS) if facts.max_tokens is None else facts.max_tokens
     return facts.prompt_tokens + answer <= context
+
+
+def allowed(facts: Facts, ladder: Ladder) -> tuple[Rung, ...]:
+    """The graded tiers that the tenant may use; the cheapest tier where there is none of them."""
+    if facts.top is None:
+        return ladder.graded
+    return tuple(r for r in ladder.graded if r.index <= facts.top) or ladder.rungs[:1]
+
+
+def arms(facts: Facts, scores: Scores, ladder: Ladder) -> list[Step]:
+    """Every arm on the tiers that quality may choose, with what is known of it for this query."""
+    tiers = [(rung.name, rung.thinking_tokens) for rung in allowed(facts, ladder)]
+    return steps(tiers, scores.gain, ladder.learned.get(scores.class_name, {}))
 
 
 def others(chosen: Rung, facts: Facts, ladder: Ladder) -> tuple[Rung, ...]:
@@ -172,6 +207,8 @@ def budget_on(rung: Rung, facts: Facts, choice: Choice) -> Budget:
     thinking, output = rung.thinking_tokens, rung.output_tokens
     if choice.class_budget is not None and rung is choice.rung:
         thinking, output = choice.class_budget
+    if choice.learned_thinking_tokens is not None and rung is choice.rung:
+        thinking = choice.learned_thinking_tokens
     if choice.thinking_tokens is not None:
         thinking = choice.thinking_tokens
     if not rung.pool.reasoning:

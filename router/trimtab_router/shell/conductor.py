@@ -63,12 +63,12 @@ class Conductor:
 
     def start(self) -> None:
         """Counts the demand and begins."""
-        plan, tier = self._plan, self._tier
+        plan, wanted = self._plan, self._host.tally.tiers[self._plan.demand]
         answers = samples(plan.spending.strategy)
-        tier.admitted += 1
-        tier.prompt_tokens += plan.facts.prompt_tokens * answers
-        tier.output_expected += plan.expected_output_tokens() * answers
-        tier.inflight += 1
+        wanted.admitted += 1
+        wanted.prompt_tokens += plan.facts.prompt_tokens * answers
+        wanted.output_expected += plan.expected_output_tokens() * answers
+        self._tier.inflight += 1
         self._host.exchanges.add(self)
         self._task = asyncio.create_task(self._run(), name="conductor")
         self._host.spawn(self._task)

@@ -7,7 +7,8 @@ import socket
 from collections.abc import Awaitable, Iterable
 from typing import Protocol
 
-from trimtab_crds.wire import PoolConfig
+from trimtab_crds.wire import PlanningConfig, PoolConfig
+from trimtab_router.core.load import saturated
 from trimtab_router.core.pick import pick
 from trimtab_router.shell.upstream import Endpoint
 
@@ -16,6 +17,7 @@ RESOLVE_TIMEOUT_SECONDS = 5.0
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _log = logging.getLogger(__name__)
 Address = tuple[str, int]
+_NONE: frozenset[str] = frozenset()
 
 
 class Resolver(Protocol):
@@ -117,6 +119,23 @@ class Directory:
             self._stop(name)
         for replicas in self.pools.values():
             replicas.replace(())
+
+    def full(self, planning: PlanningConfig, workers: int) -> frozenset[str]:
+        """Names of the pools that hold more than `planning` allows, as far as this worker can see."""
+        if not planning.spill_percent:
+            return _NONE
+        return frozenset(
+            name
+            for name, replicas in self.pools.items()
+            if replicas.config.batch is not None
+            and saturated(
+                sum(e.inflight for e in replicas.endpoints),
+                replicas=len(replicas.endpoints),
+                batch=replicas.config.batch,
+                spill_percent=planning.spill_percent,
+                routers=planning.routers * workers,
+            )
+        )
 
     def close_idle(self, before: float) -> None:
         """Closes connections that were last used before that time."""

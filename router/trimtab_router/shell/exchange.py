@@ -101,11 +101,11 @@ class Exchange:
 
     def start(self) -> None:
         """Counts the demand and sends the request."""
-        plan, tier = self._plan, self._tier
-        tier.admitted += 1
-        tier.prompt_tokens += plan.facts.prompt_tokens
-        tier.output_expected += plan.expected_output_tokens()
-        tier.inflight += 1
+        plan, wanted = self._plan, self._host.tally.tiers[self._plan.demand]
+        wanted.admitted += 1
+        wanted.prompt_tokens += plan.facts.prompt_tokens
+        wanted.output_expected += plan.expected_output_tokens()
+        self._tier.inflight += 1
         self._host.exchanges.add(self)
         seconds = plan.spending.limits.seconds
         if seconds is not None:

@@ -151,7 +151,8 @@ def _decide(host: Host, client: ClientConnection, request: Request, ask: Ask, th
         _guarded(host, client, request, lambda: planned(scores))
 
     def planned(scores: Scores | None) -> None:
-        plan = plan_on(ask.facts, scores, ladder, classifier_off=host.batch is None)
+        full = host.directory.full(ladder.planning, host.options.workers)
+        plan = plan_on(ask.facts, scores, ladder, classifier_off=host.batch is None, full=full)
         host.tally.decisions.observe(host.clock() - started)
         then(plan)
 

@@ -87,6 +87,12 @@ def test_the_written_policy_is_the_old_one_with_the_new_lines(trimtab: Trimtab, 
     knob = after["spec"].pop("quality")
     del before["spec"]["classes"]
     assert 1 <= knob <= 99
+    learned = {(o["className"], o["tier"]): o for o in after["spec"].pop("outcomes")}
+    assert learned.keys() == {(name, tier) for name in ("chat", "math") for tier in ("low", "high")}
+    shares = {key: o["right"] / (o["right"] + o["wrong"]) for key, o in learned.items()}
+    assert shares["math", "high"] == pytest.approx(0.8, abs=0.05)
+    assert shares["math", "low"] == pytest.approx(0.4, abs=0.05)
+    assert learned["math", "low"]["gainMilli"] == pytest.approx(100, abs=5)
     assert {**after["spec"], "quality": None} == {**before["spec"], "quality": None}
     assert after["metadata"] == before["metadata"]
 

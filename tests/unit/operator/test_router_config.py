@@ -1,5 +1,6 @@
 """A policy and its pools to the routers' document, or to sentences that say what to change."""
 
+import json
 from typing import Any
 
 import pytest
@@ -169,3 +170,44 @@ def test_apply_needs_a_budget_for_every_accelerator():
         "rebalance.gpuBudget has no entry for accelerator nvidia-h100-80gb, which pools of the tiers use; add one"
     ]
     assert unbudgeted(policy(spec__rebalance={"mode": "DryRun", "gpuBudget": budget}), POOLS) == []
+
+
+def test_what_the_planner_learned_and_limits_arrive():
+    outcome = {"className": "math", "tier": "high", "thinkingTokens": 512, "right": 40, "wrong": 10, "gainMilli": 120}
+    made = policy(
+        spec__planning={"spillPercent": 150, "explorePercent": 5, "unsolvable": "Cap", "unsolvablePercent": 7},
+        spec__outcomes=[outcome],
+        spec__tenants=[{"name": "free", "maxTier": "low", "maxBudget": 20, "maxThinkingTokens": 0}],
+        spec__router={"replicas": 3},
+    )
+    config = compile_config(made, POOLS)
+    assert config.planning is not None
+    assert config.planning.model_dump() == {
+        "spill_percent": 150,
+        "explore_percent": 5,
+        "unsolvable": "Cap",
+        "unsolvable_percent": 7,
+        "routers": 3,
+    }
+    document = json.loads(config.document())
+    assert document["outcomes"] == [outcome]
+    assert document["tenants"] == [{"name": "free", "maxTier": "low", "maxBudget": 20, "maxThinkingTokens": 0}]
+    assert all(isinstance(pool["batch"], int) and pool["batch"] > 1 for pool in document["pools"])
+    assert RouterConfig.model_validate_json(config.document()) == config
+
+
+def test_a_policy_without_them_has_the_document_it_always_had():
+    document = json.loads(compile_config(policy(), POOLS).document())
+    assert not {"planning", "outcomes", "tenants"} & document.keys()
+    assert not any("batch" in pool for pool in document["pools"])
+
+
+def test_passing_queries_on_needs_to_know_how_much_a_pool_holds():
+    bare = load(pool_manifest("high"))
+    assert isinstance(bare, InferencePool)
+    found = problems(policy(spec__planning={"spillPercent": 150}), {"low": POOLS["low"], "high": bare})
+    sentence = (
+        "planning.spillPercent 150 needs model.shape on pool high, without which its room is unknown; "
+        "set it there, or set spillPercent to 0"
+    )
+    assert found == (sentence,)

@@ -547,3 +547,19 @@ async def test_a_fault_of_the_router_is_an_answer_and_touches_no_other_request()
         answers = [await client.response() for client in clients]
         assert {(a.status, a.message) for a in answers} == {(500, "router: internal error; see its log")}
         assert (await router.ask(chat(), x_trimtab_tier="low")).status == 200
+
+
+@on_loop
+async def test_a_full_pool_passes_queries_up_but_the_demand_stays_its_own():
+    async with FakeEngine(hang) as slow, FakeEngine() as free:
+        content = on(slow, medium=[free], planning={"spillPercent": 100})
+        content["pools"][0]["batch"] = 1
+        async with running(content) as router:
+            waiting = await (await router.open()).send(request(chat()))
+            await router.until(lambda: bool(slow.got))
+            answer = await router.ask(chat())
+            assert (answer.headers["x-trimtab-tier"], answer.headers["x-trimtab-reason"]) == ("medium", "Busy")
+            tiers = router.worker.tally.tiers
+            assert [tiers[t].admitted for t in ("low", "medium")] == [2, 0]
+            assert router.outcomes() == {("medium", "Busy", "ok"): 1}
+            waiting.writer.close()

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.decisions import decision_line, logged, told
-from trimtab_router.core.fit import MIN_JUDGED, propose
+from trimtab_router.core.fit import MIN_JUDGED, Estimate, propose, worth
 from trimtab_router.core.journal import Observation, read
-from trimtab_router.core.outcomes import PRIOR_WEIGHT, Arm, posterior, prior, wilson
+from trimtab_router.core.outcomes import PRIOR_WEIGHT, Arm, Beta, posterior, prior, wilson
 
 LOW, HIGH = Arm("low", 0), Arm("high", 4096)
 
@@ -129,6 +129,17 @@ def test_asking_for_better_answers_costs_more():
 def test_the_same_log_gives_the_same_proposal():
     lines = list(logged(800, lambda name, tier, _: 0.8 if tier == "high" or name == "chat" else 0.5))
     assert propose(seen(lines)) == propose(seen(lines))
+
+
+@pytest.mark.parametrize(("right", "wrong"), [(1, 1), (30, 10), (0, 5), (800, 3)])
+def test_a_share_is_worth_the_counts_it_came_from(right, wrong):
+    beta = Beta(right + 0.001, wrong + 0.001)
+    assert worth(Estimate(beta.mean, beta.variance)) == (right, wrong)
+
+
+def test_a_share_that_nothing_is_known_of_is_worth_nothing():
+    assert worth(Estimate(0.5, 0.25)) == (0, 0)
+    assert worth(Estimate(0.5, 0.0)) == (0, 0)
 
 
 def test_nothing_seen_is_nothing_proposed():

@@ -155,13 +155,13 @@ def test_a_bad_header_is_refused_with_a_message(headers, message):
             chat(),
             {"x_trimtab_budget": "5"},
             NO_HAND,
-            "x-trimtab-budget: the policy does not allow budgets by hand (manual.maxBudget is 0); remove it",
+            "x-trimtab-budget: budgets by hand are not allowed (the policy's manual.maxBudget is 0); remove it",
         ),
         (
             chat(trimtab={"budget": 5}),
             {},
             NO_HAND,
-            "trimtab.budget: the policy does not allow budgets by hand (manual.maxBudget is 0); remove it",
+            "trimtab.budget: budgets by hand are not allowed (the policy's manual.maxBudget is 0); remove it",
         ),
         (
             chat(),
