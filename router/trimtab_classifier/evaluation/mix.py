@@ -27,7 +27,7 @@ SHARES: Final = (0.05, 0.25, 0.70)
 CUTS: Final = (1 / 3, 2 / 3)
 ALLOWANCE: Final = 0.005
 AIM: Final = 0.75 * ALLOWANCE
-"""What is spent where prices are chosen: the cheapest of many price pairs looks better where it was chosen than it is."""
+"""What is spent where prices are chosen: there, the cheapest of many price pairs looks better than it is."""
 
 
 def strata(problem: Problem, learn: Rows) -> Rows:
