@@ -15,12 +15,14 @@ from trimtab_operator.shell.engineload import EngineMetrics
 
 pytestmark = pytest.mark.contract
 
-TOKENS = 1500
+#: Long, several at once, and with alternatives of every token: the tiny model is fast, the router reads its document once
+#: a second.
+TOKENS, ALTERNATIVES, STREAMS = 7500, 20, 8
 
 
 def document(server: VllmServer, *, there: bool) -> dict[str, object]:
     address = server.base_url.removeprefix("http://")
-    pool = {"name": "p", "servedName": server.model, "addresses": [address] if there else [], "contextTokens": 4096}
+    pool = {"name": "p", "servedName": server.model, "addresses": [address] if there else [], "contextTokens": 8192}
     return {
         "policy": "default/drain",
         "models": ["auto"],
@@ -47,7 +49,7 @@ class Stream:
         self.thread.start()
 
     def _read(self) -> None:
-        body = asked(stream=True, ignore_eos=True)
+        body = asked(stream=True, ignore_eos=True, logprobs=True, top_logprobs=ALTERNATIVES)
         url = f"{self.router.url}/v1/chat/completions"
         with httpx.stream("POST", url, json=body, timeout=300, trust_env=False) as answer:
             self.lines += [line for line in answer.iter_lines() if line]
@@ -64,11 +66,11 @@ def in_flight(server: VllmServer) -> int | None:
     return asyncio.run(EngineMetrics(int(port)).in_flight([pod])).get("engine")
 
 
-def test_a_stream_is_in_flight_until_it_ends_and_outlives_its_address(real_vllm: VllmServer):
+def test_streams_are_in_flight_until_they_end_and_outlive_their_address(real_vllm: VllmServer):
     with router_process(document(real_vllm, there=True)) as router:
         wait_until(lambda: in_flight(real_vllm) == 0, 60)
-        stream = Stream(router)
-        wait_until(lambda: in_flight(real_vllm) == 1, 60)
+        streams = [Stream(router) for _ in range(STREAMS)]
+        wait_until(lambda: in_flight(real_vllm) == STREAMS, 60)
         router.write(document(real_vllm, there=False))
 
         def is_out() -> bool:
@@ -78,12 +80,13 @@ def test_a_stream_is_in_flight_until_it_ends_and_outlives_its_address(real_vllm:
             return status == 503
 
         wait_until(is_out, 60)
-        assert stream.is_open, "the answer was over too soon to show anything"
-        assert in_flight(real_vllm) == 1, "its stream goes on"
-        stream.thread.join(timeout=280)
-    assert not stream.is_open
-    assert stream.lines[-1] == "data: [DONE]"
-    assert any('"finish_reason":"length"' in line.replace(" ", "") for line in stream.lines)
+        assert in_flight(real_vllm) == STREAMS, "they go on"
+        for stream in streams:
+            stream.thread.join(timeout=280)
+    for stream in streams:
+        assert not stream.is_open
+        assert stream.lines[-1] == "data: [DONE]"
+        assert any('"finish_reason":"length"' in line.replace(" ", "") for line in stream.lines)
     wait_until(lambda: in_flight(real_vllm) == 0, 60)
 
 
