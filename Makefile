@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 KIND ?= 0
+VLLM_VERSION ?= 0.33.0
 
 DATA ?= $(TRIMTAB_DATA)
 EVAL := build/evaluation
 
-.PHONY: help setup check unit test e2e demo bench eval clean
+.PHONY: help setup check unit test e2e vllm-next demo bench eval clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -41,6 +42,9 @@ test: $(VENV)/.dev ## check, unit, contract suites and the story on the real par
 
 e2e: $(VENV)/.dev ## the story alone, on a real API server and a real node; KIND=1 for kind
 	KIND=$(KIND) scripts/e2e
+
+vllm-next: $(VENV)/.dev ## all recipes against another version's own rules: VLLM_VERSION=0.33.0
+	CI=true TRIMTAB_VLLM_VERSION=$(VLLM_VERSION) $(BIN)/python -m pytest -q -s tests/contract/test_recipes_vllm.py
 
 demo: $(VENV)/.local ## the whole loop on this machine: no Kubernetes, no GPU
 	$(BIN)/trimtab up -f examples/quickstart --for 90

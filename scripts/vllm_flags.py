@@ -1,6 +1,7 @@
 """Write the flags of `vllm serve` that the installed vLLM knows: `PYTHON_OF_VLLM scripts/vllm_flags.py > FILE`.
 
-The output is `crds/trimtab_crds/vllm_flags.json`; the simulated engine refuses every other flag.
+The output is `crds/trimtab_crds/vllm_flags.json`; the simulated engine refuses every other flag. With `--pretend-gpu` a
+build for GPUs says it on a machine without one, for another version than the locked one: `vllm_flags_0.33.json`.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import contextlib
 import json
 import os
 import sys
+from pathlib import Path
 
 VALUES = {None: "one", "?": "optional", "+": "many", "*": "many", 0: "none"}
 
@@ -34,8 +36,20 @@ def entry(action: argparse.Action) -> dict[str, object]:
     return row
 
 
+def pretend_gpu() -> None:
+    """Be a machine with one H100, as `e2e/vllm/gpu_validate.py` does."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e" / "vllm"))
+    from gpu_validate import Device, Pretence
+
+    pretence = Pretence()
+    pretence.install()
+    pretence.choose(Device((9, 0), 80.0, "H100"))
+
+
 def main() -> None:
     """Print the flags as JSON, one a line."""
+    if "--pretend-gpu" in sys.argv[1:]:
+        pretend_gpu()
     from vllm.reasoning import ReasoningParserManager
 
     import vllm

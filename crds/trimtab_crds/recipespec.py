@@ -111,8 +111,21 @@ class Speculation(Spec):
         min_length=1,
         max_length=512,
     )
+    draft_attention_heads: int | None = Field(
+        default=None,
+        description="Query heads of the draft (`num_attention_heads` of its config.json): vLLM spreads them over the "
+        "GPUs of tensor parallelism, too. Not checked if absent.",
+        ge=1,
+        le=1024,
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.draftAttentionHeads) || has(self.model)",
+            lambda s: s.draft_attention_heads is None or s.model is not None,
+            "recipe.speculation.draftAttentionHeads {draftAttentionHeads} has no effect without "
+            "recipe.speculation.model; set the draft, or remove draftAttentionHeads",
+        ),
         Rule(
             "!(self.method in ['eagle3', 'dflash', 'draft_model']) || has(self.model)",
             lambda s: s.method not in NEEDS_DRAFT or s.model is not None,

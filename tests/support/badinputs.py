@@ -141,6 +141,13 @@ BROKEN_RULES = (
         "recipe.speculation.method ngram takes no draft; remove recipe.speculation.model",
     ),
     _rule(
+        "pool: heads of a draft that is not there",
+        pool_manifest(spec__recipe={"speculation": {"method": "ngram", "draftAttentionHeads": 16}}),
+        "spec.recipe.speculation",
+        "recipe.speculation.draftAttentionHeads 16 has no effect without recipe.speculation.model; set the draft, or "
+        "remove draftAttentionHeads",
+    ),
+    _rule(
         "pool: guesses for all batch sizes and for each",
         pool_manifest(
             spec__recipe=_ngram([(1, 8, 4)]) | {"speculation": _ngram([(1, 8, 4)])["speculation"] | {"tokens": 4}}

@@ -46,6 +46,11 @@ def config(name: str) -> dict[str, Any]:
     return content
 
 
+def heads(path: Path) -> int:
+    """Query heads of the model in that folder."""
+    return int(json.loads((path / "config.json").read_text())["num_attention_heads"])
+
+
 def spec_shape(name: str) -> dict[str, Any]:
     """`spec.model.shape` of a model."""
     return specshape.spec_shape(config(name)).model_dump(by_alias=True, exclude_none=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.manifests import Manifest, changed, pool_manifest
-from support.modelshapes import DRAFTS, folder, models, spec_shape
+from support.modelshapes import DRAFTS, folder, heads, models, spec_shape
 from support.vllmchecker import Question
+from testcluster import vllmnext
 from trimtab_crds.accelerators import CATALOGUE
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.recipespec import Preset, Quantization
@@ -170,7 +171,10 @@ def _overrides() -> Iterator[Case]:
 def _drafted(model: str) -> Mapping[str, Changes]:
     return {
         f"{method} {tokens or ''}".strip(): _speculation(
-            method, model=str(drafts[model]), **({"tokens": tokens} if tokens else {})
+            method,
+            model=str(drafts[model]),
+            draftAttentionHeads=heads(drafts[model]),
+            **({"tokens": tokens} if tokens else {}),
         )
         for method, drafts in DRAFTS.items()
         if model in drafts
@@ -210,8 +214,13 @@ def case(model: str, accelerator: str, *, count: int, name: str, changes: Change
     return Case(f"{model} on {gpus} x {accelerator}: {name}", name, resolve(pool), question)
 
 
+def _engine() -> Changes:
+    version = vllmnext.asked()
+    return {"version": version} if version else {}
+
+
 def _manifest(model: str, accelerator: str, count: int, changes: Changes) -> Manifest:
-    base = pool_manifest("low", spec__model={"name": model, "shape": spec_shape(model)})
+    base = pool_manifest("low", spec__model={"name": model, "shape": spec_shape(model)}, spec__engine=_engine())
     return changed(base, {"spec.accelerator": {"name": accelerator, "count": count}, **changes})
 
 

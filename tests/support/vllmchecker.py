@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from testcluster import vllmnext
 from testcluster.paths import ROOT, cache_home
 from trimtab_crds.accelerators import Accelerator
 
@@ -80,5 +81,7 @@ def _line(number: int, question: Question) -> str:
 
 def _environment() -> dict[str, str]:
     """Ours without vLLM's variables, and a place where vLLM keeps what it found out about model classes."""
+    version = vllmnext.asked()
+    suffix = f"-{version}" if version else ""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
-    return kept | {"VLLM_CACHE_ROOT": str(cache_home() / "vllm-model-classes")}
+    return kept | {"VLLM_CACHE_ROOT": str(cache_home() / f"vllm-model-classes{suffix}")}

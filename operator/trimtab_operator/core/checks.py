@@ -137,11 +137,24 @@ def speculation(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Itera
             f"{pool.spec.engine.image} does not have; use an image that has it or the method ngram"
         )
     yield from _mtp(pool, asked)
+    yield from _draft(pool, chosen.parallel.tensor)
     tokens = chosen.max_batched_tokens or engine_defaults(gpu)[1]
     if tokens <= asked.slots:
         yield (
             f"recipe.batching.maxBatchedTokens {tokens} is too small for recipe.speculation.method {asked.method} with "
             f"{asked.tokens} tokens; raise it to at least {asked.slots + 1} or lower speculation.tokens"
+        )
+
+
+def _draft(pool: InferencePool, tensor: int) -> Iterator[str]:
+    """A draft is spread over as many GPUs as its target."""
+    asked = pool.spec.recipe.speculation
+    heads = asked.draft_attention_heads if asked else None
+    if heads is not None and heads % tensor:
+        yield (
+            f"recipe.speculation.draftAttentionHeads {heads} is no multiple of recipe.parallelism.tensor {tensor}; "
+            "set recipe.parallelism so that tensor divides it, or use another draft "
+            "(source: vLLM, config/speculative.py, verify_with_parallel_config)"
         )
 
 
@@ -194,7 +207,7 @@ def context(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterato
 def reasoning(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
     """A parser that vLLM does not have."""
     asked = pool.spec.model.reasoning_parser
-    sentence = unknown_parser(asked) if asked else None
+    sentence = unknown_parser(asked, pool.spec.engine.version) if asked else None
     if sentence:
         yield sentence
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from trimtab_crds.vllmflags import known_flags
+from trimtab_crds.vllmflags import flags_of
 
 #: Flag to the field that owns it.
 OWNED: Mapping[str, str] = MappingProxyType(
@@ -98,8 +98,8 @@ def refused_args(args: Sequence[str], fields: Collection[str] = ()) -> list[str]
 
 def unknown_args(args: Sequence[str], version: str) -> list[str]:
     """One sentence for every flag that vLLM does not have; none for versions whose flags are not listed."""
-    listed = known_flags()
-    if version.rsplit(".", 1)[0] != listed.version.rsplit(".", 1)[0]:
+    listed = flags_of(version)
+    if listed is None:
         return []
     flags = [arg for arg in args if arg.startswith("-") and arg != "--" and not _is_number(arg)]
     return [

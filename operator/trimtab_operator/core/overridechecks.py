@@ -10,7 +10,13 @@ from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.recipespec import Attention, Parallelism, SpeculationMethod
 from trimtab_operator.core.choicetypes import Choices
-from trimtab_operator.core.facts import capability, context_of, engine_defaults, has_fp8_attention, linear_layers
+from trimtab_operator.core.facts import (
+    capability,
+    context_of,
+    engine_defaults,
+    has_fp8_attention,
+    linear_layers,
+)
 
 _FLASH_ATTENTION_CAPABILITY = (8, 0)
 _NOT_SERVED = {
@@ -187,4 +193,13 @@ def sleep(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[
         )
 
 
-OVERRIDE_CHECKS = (attention, experts, prefill_context, decode_context, chunks, offload, adapters, sleep)
+OVERRIDE_CHECKS = (
+    attention,
+    experts,
+    prefill_context,
+    decode_context,
+    chunks,
+    offload,
+    adapters,
+    sleep,
+)

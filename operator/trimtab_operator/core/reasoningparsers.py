@@ -1,4 +1,4 @@
-"""The reasoning parsers that vLLM 0.32 and 0.33 have (`ReasoningParserManager`); a server with another name ends."""
+"""The reasoning parsers that vLLM has (`ReasoningParserManager`); a server with another name ends."""
 
 from difflib import get_close_matches
 
@@ -13,10 +13,20 @@ REASONING_PARSERS = frozenset(
 )
 
 
-def unknown_parser(name: str) -> str | None:
-    """Why vLLM would end, with the nearest name; None for one that it has."""
-    if name in REASONING_PARSERS:
+#: What came with 0.33.
+_NEW = frozenset({"beam", "muse", "musespark1x", "step5"})
+
+
+def parsers_of(version: str) -> frozenset[str]:
+    """The parsers of a version of vLLM."""
+    return REASONING_PARSERS if version.startswith("0.32.") else REASONING_PARSERS | _NEW
+
+
+def unknown_parser(name: str, version: str) -> str | None:
+    """Why that version would end, with the nearest name; None for one that it has."""
+    known = parsers_of(version)
+    if name in known:
         return None
-    near = get_close_matches(name, sorted(REASONING_PARSERS), n=1)
-    hint = f"set it to {near[0]}" if near else f"set it to one of {', '.join(sorted(REASONING_PARSERS))}"
-    return f"model.reasoningParser {name} is none of vLLM's; {hint} or remove it"
+    near = get_close_matches(name, sorted(known), n=1)
+    hint = f"set it to {near[0]}" if near else f"set it to one of {', '.join(sorted(known))}"
+    return f"model.reasoningParser {name} is none of vLLM {version}'s; {hint} or remove it"

@@ -132,4 +132,11 @@ def test_flags_that_vllm_has_in_every_spelling(arg: str):
 )
 def test_flags_that_vllm_lacks_are_refused_with_the_nearest(arg: str, fix: str):
     assert unknown_args([arg], "0.32.1") == [f"engine.args {arg} is no flag of vLLM 0.32.0; {fix}"]
-    assert unknown_args([arg], "0.33.0") == []
+    assert unknown_args([arg], "0.33.0") == [f"engine.args {arg} is no flag of vLLM 0.33.0; {fix}"]
+    assert unknown_args([arg], "0.34.0") == []
+
+
+def test_a_later_version_has_flags_of_its_own_and_still_reads_the_old_spelling():
+    for arg in ("--disable-lora", "--no-enable-lora", "--no-disable-cascade-attn", "--watchdog-config={}"):
+        assert unknown_args([arg], "0.33.0") == []
+    assert unknown_args(["--watchdog-config={}"], "0.32.0")

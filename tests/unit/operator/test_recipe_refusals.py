@@ -72,19 +72,37 @@ def test_mxfp4_needs_compute_capability_8(changes, gpu: str, accepted: bool):
     [
         pytest.param("qwen3", None, id="one that there is"),
         pytest.param(
-            "qwen4", "model.reasoningParser qwen4 is none of vLLM's; set it to qwen3 or remove it", id="nearly one"
+            "qwen4",
+            "model.reasoningParser qwen4 is none of vLLM 0.32.0's; set it to qwen3 or remove it",
+            id="nearly one",
         ),
     ],
 )
 def test_reasoning_parsers(asked: str, sentence: str | None):
-    assert unknown_parser(asked) == sentence
+    assert unknown_parser(asked, "0.32.0") == sentence
     assert resolved(spec__model__reasoningParser=asked).reasons == ((sentence,) if sentence else ())
 
 
 def test_a_parser_like_no_other_lists_all():
-    sentence = unknown_parser("zzzzzz")
+    sentence = unknown_parser("zzzzzz", "0.32.0")
     assert sentence
     assert all(name in sentence for name in REASONING_PARSERS)
+
+
+def test_parsers_come_with_versions():
+    assert unknown_parser("step5", "0.33.0") is None
+    assert unknown_parser("step5", "0.32.0")
+
+
+DRAFT = {"method": "draft_model", "model": "/drafts/small", "draftAttentionHeads": 16}
+
+
+@pytest.mark.parametrize(("tensor", "refused"), [(16, False), (32, True)])
+def test_a_draft_is_spread_over_the_same_gpus(tensor: int, refused: bool):
+    recipe = {"speculation": DRAFT, "parallelism": {"tensor": tensor}}
+    reasons = resolved(count=tensor, spec__recipe=recipe).reasons
+    said = f"recipe.speculation.draftAttentionHeads 16 is no multiple of recipe.parallelism.tensor {tensor}"
+    assert [reason.startswith(said) for reason in reasons] == [True] * refused
 
 
 def test_a_step_without_room_for_one_guess_is_refused():
