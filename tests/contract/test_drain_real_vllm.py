@@ -15,8 +15,8 @@ from trimtab_operator.shell.engineload import EngineMetrics
 
 pytestmark = pytest.mark.contract
 
-#: Long, several at once, and with alternatives of every token: the tiny model is fast, and the router reads its document
-#: once a second.
+#: Long, several at once, and with alternatives of every token: the tiny model is fast, and the router reads its
+#: document once a second.
 TOKENS, ALTERNATIVES, STREAMS = 7500, 20, 8
 
 
