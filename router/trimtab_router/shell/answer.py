@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from trimtab_router.core import http1, sse
+from trimtab_router.shell.options import Options
 
 HELD_BYTES = 256 * 1024
 """A chunk that is longer than this is forwarded in parts."""
@@ -29,8 +30,8 @@ class Answer:
     """The receiver of one connection for one request. `write` sends to the client."""
 
     __slots__ = (
-        *("_before", "_chunks", "_events", "_head", "_held", "_last", "_left", "_next", "_owner", "_send", "_start"),
-        *("begun", "quiet_seconds"),
+        *("_before", "_chunks", "_events", "_head", "_held", "_last", "_left", "_next", "_owner", "_quiet_seconds"),
+        *("_send", "_start", "begun"),
     )
 
     def __init__(self, owner: Owner, write: Callable[[bytes], None]) -> None:
@@ -45,18 +46,23 @@ class Answer:
         self._last = b""
         self._left = 0
         self._events = 0
-        self.quiet_seconds = 0
-        """Raised by the owner's tick, reset by every byte."""
+        self._quiet_seconds = 0
         self.begun = False
         """Bytes of it have been forwarded."""
 
     def received(self, data: bytes) -> None:
         """Bytes from the engine."""
-        self.quiet_seconds = 0
+        self._quiet_seconds = 0
         try:
             self._next(data)
         except http1.FramingError as error:
             self._owner.failed(str(error))
+
+    def tick(self, options: Options) -> str:
+        """Once a second; says what did not come in time, else nothing."""
+        self._quiet_seconds += 1
+        limit, what = (options.idle_seconds, "token") if self.begun else (options.first_byte_seconds, "answer")
+        return f"no {what} for {limit:g} seconds" if self._quiet_seconds > limit else ""
 
     def lost(self) -> None:
         """The engine closed the connection."""

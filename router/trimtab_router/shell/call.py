@@ -11,9 +11,8 @@ from trimtab_router.shell.answer import Answer
 from trimtab_router.shell.endpoints import Directory
 from trimtab_router.shell.options import Options
 from trimtab_router.shell.request import Request
-from trimtab_router.shell.upstream import Connection, Endpoint
+from trimtab_router.shell.upstream import MAX_ATTEMPTS, Connection, Endpoint
 
-MAX_TRIES: Final = 8
 MAX_ERROR_BYTES: Final = 64 * 1024
 
 
@@ -56,7 +55,19 @@ class Call:
     """Send it with `run`; `piece` gets every event and says whether to cut."""
 
     __slots__ = (
-        *("_answer", "_connection", "_done", "_head", "_host", "_order", "_piece", "_raw", "_reader", "_request"),
+        *(
+            "_answer",
+            "_connection",
+            "_done",
+            "_head",
+            "_host",
+            "_order",
+            "_paused",
+            "_piece",
+            "_raw",
+            "_reader",
+            "_request",
+        ),
         *("begun", "endpoint", "tried"),
     )
 
@@ -70,6 +81,7 @@ class Call:
         self._head: Head | None = None
         self._reader = EventReader(chunked=True)
         self._raw = b""
+        self._paused = False
         self._done: asyncio.Future[tuple[str, Any]] | None = None
         self.endpoint: Endpoint | None = None
         self.begun = False
@@ -78,7 +90,7 @@ class Call:
     async def run(self) -> bool:
         """Returns whether the answer is complete (else it was cut); raises CallError."""
         why = f"pool {self._order.pool} has no ready replica"
-        for _ in range(MAX_TRIES):
+        for _ in range(MAX_ATTEMPTS):
             endpoint = self._next()
             if endpoint is None:
                 break
@@ -115,12 +127,9 @@ class Call:
         self._connection = connection
         self._done = asyncio.get_running_loop().create_future()
         self._answer = Answer(self, self._bytes)
-        order, request = self._order, self._request
-        head = b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d%b%b\r\n\r\n" % (
-            *(order.path, endpoint.host_header, len(order.body)),
-            *(b"\r\nx-request-id: " + request.headers[b"x-request-id"], b"".join(request.forward)),
-        )
-        connection.send(self._answer, head, order.body)
+        connection.post(self._answer, self._order.path, self._order.body, self._request.onward())
+        if self._paused:
+            connection.transport.pause_reading()
         whole = False
         try:
             how, what = await self._done
@@ -133,7 +142,7 @@ class Call:
         if how == "refused":
             endpoint.refused(self._host.now())
         elif how == "failed":
-            if not self.begun and connection.reused and connection.transport.is_closing():
+            if not self.begun and connection.was_stale:
                 self.tried.discard(endpoint)  # closed while idle: the request never reached the engine
                 endpoint.close_idle(float("inf"))
                 return "refused", "had closed an idle connection"
@@ -152,6 +161,8 @@ class Call:
             answer.close()
         connection.receiver = None
         if keep:
+            if self._paused:
+                connection.transport.resume_reading()
             connection.release(self._host.now())
         else:
             connection.abort()
@@ -201,20 +212,17 @@ class Call:
 
     def tick(self) -> None:
         """Once a second: time limits."""
-        answer, options = self._answer, self._host.options
-        if answer is None:
-            return
-        answer.quiet_seconds += 1
-        limit, what = (options.idle_seconds, "token") if self.begun else (options.first_byte_seconds, "answer")
-        if answer.quiet_seconds > limit:
-            self._finish("late", f"no {what} for {limit:g} seconds")
+        if self._answer is not None and (late := self._answer.tick(self._host.options)):
+            self._finish("late", late)
 
     def pause(self) -> None:
-        """Stops reading the engine."""
+        """Stops reading the engine, or does not begin to."""
+        self._paused = True
         if self._connection is not None and not self._connection.transport.is_closing():
             self._connection.transport.pause_reading()
 
     def resume(self) -> None:
         """Reads the engine again."""
+        self._paused = False
         if self._connection is not None and not self._connection.transport.is_closing():
             self._connection.transport.resume_reading()

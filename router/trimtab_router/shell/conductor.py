@@ -10,31 +10,28 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
 
 from trimtab_router.core.attempts import prompt_bound, request, wanted_tokens
 from trimtab_router.core.ceiling import Ledger, Price
-from trimtab_router.core.decisions import Ending, decision
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.events import Piece, Splitter
 from trimtab_router.core.ladder import Rung
 from trimtab_router.core.parse import Ask
-from trimtab_router.core.plan import Plan, budget_on, others, strategy_header
+from trimtab_router.core.plan import Plan, budget_on, others
 from trimtab_router.core.runs import Run, usage
 from trimtab_router.core.signals import Watch
 from trimtab_router.core.spending import samples
 from trimtab_router.core.strategies.choose import script
 from trimtab_router.core.strategies.sampling import elect
 from trimtab_router.core.strategies.script import Attempt, Choice, Query, Script
+from trimtab_router.shell.account import Account
 from trimtab_router.shell.call import Call, CallError, Order
 from trimtab_router.shell.exchange import Host
 from trimtab_router.shell.request import Request
 from trimtab_router.shell.server import ClientConnection
 from trimtab_router.shell.show import Show
-from trimtab_router.shell.upstream import Endpoint
+from trimtab_router.shell.upstream import MAX_DEATHS, Endpoint
 
-MAX_DEATHS: Final = 2
-"""Engines that may die of one attempt."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,10 +44,9 @@ class Conductor:
         self._request = asked
         self._ask = ask
         self._plan = plan
-        self._started = host.now()
-        self._tier = host.tally.tiers[plan.tier]
-        self._ledger = Ledger(plan.spending.limits, self._started)
-        self._show = Show(client, asked, plan, self._headers())
+        self._account = Account(host, asked, ask, plan)
+        self._ledger = Ledger(plan.spending.limits, self._account.started)
+        self._show = Show(client, asked, self._account)
         self._climb: tuple[Rung, ...] = ()
         self._runs: list[Run] = []
         self._calls: dict[int, Call] = {}
@@ -59,16 +55,10 @@ class Conductor:
         self._error: CallError | None = None
         self._task: asyncio.Task[None] | None = None
         self._open = True
-        self._query = "" if host.log is None else host.log.fingerprint(ask.reading.query)
 
     def start(self) -> None:
         """Counts the demand and begins."""
-        plan, wanted = self._plan, self._host.tally.tiers[self._plan.demand]
-        answers = samples(plan.spending.strategy)
-        wanted.admitted += 1
-        wanted.prompt_tokens += plan.facts.prompt_tokens * answers
-        wanted.output_expected += plan.expected_output_tokens() * answers
-        self._tier.inflight += 1
+        self._account.open(samples(self._plan.spending.strategy))
         self._host.exchanges.add(self)
         self._task = asyncio.create_task(self._run(), name="conductor")
         self._host.spawn(self._task)
@@ -216,6 +206,8 @@ class Conductor:
         pinned = None if run.before is None else self._places.get(run.before.number)
         order = Order(pool=attempt.rung.pool.name, key=self._ask.reading.prefix, path=path, body=body, pinned=pinned)
         call = self._calls[run.number] = Call(self._host, self._request, order, partial(self._piece, run))
+        if self._client.stalled_seconds is not None:
+            call.pause()
         before, known = run.tokens, False
         try:
             run.ended = "Complete" if await call.run() else "Cut"
@@ -262,8 +254,7 @@ class Conductor:
             self.fail("the answer that was begun could not be completed")
             return
         used = usage(self._runs, self._plan.strategy, choice.why, run.number)
-        used["trimtab"]["seconds"] = round(self._host.now() - self._started, 4)
-        self._tier.ttft.observe(self._host.now() - self._started)
+        used["trimtab"]["seconds"] = round(self._host.now() - self._account.started, 4)
         options = self._ask.body.get("stream_options") or {}
         self._close("ok")
         self._show.finish(run, used, with_usage=bool(options.get("include_usage")))
@@ -303,9 +294,9 @@ class Conductor:
             return
         self._close("rejected" if error.status < 500 else outcome)
         if isinstance(error, ApiError):
-            self._client.respond_error(error, self._headers())
+            self._client.respond_error(error, self._account.headers())
         else:
-            self._client.respond(error.status, error.body, self._headers())
+            self._client.respond(error.status, error.body, self._account.headers())
 
     # the worker's and the client's side
 
@@ -339,41 +330,15 @@ class Conductor:
         for call in self._calls.values():
             call.resume()
 
-    def _headers(self) -> bytes:
-        plan = self._plan
-        thinking = plan.budget.thinking_tokens
-        text = (
-            f"\r\nx-trimtab-tier: {plan.tier}\r\nx-trimtab-class: {plan.class_name}"
-            f"\r\nx-trimtab-budget: {'unset' if thinking is None else thinking}"
-            f"\r\nx-trimtab-reason: {plan.reason}\r\nx-trimtab-pool: {plan.pool}{strategy_header(plan)}"
-        )
-        return text.encode() + b"\r\nx-request-id: " + self._request.headers[b"x-request-id"]
-
     def _close(self, outcome: str) -> None:
         if not self._open:
             return
         self._open = False
-        plan, tally, tier = self._plan, self._host.tally, self._tier
         self._host.exchanges.discard(self)
-        tier.inflight -= 1
-        seconds = self._host.now() - self._started
-        tier.seconds.observe(seconds)
         for run in self._runs:
             if run.attempt.rung.index >= 0:
-                tally.tiers[run.attempt.rung.name].output_tokens += run.tokens
-        tally.ended(plan.tier, plan.class_name, plan.reason, outcome)
-        log = self._host.log
-        if log is not None:
-            ending = Ending(
-                at=log.clock(),
-                request_id=self._request.headers[b"x-request-id"].decode("latin-1"),
-                query=self._query,
-                outcome=outcome,
-                seconds=seconds,
-                output_tokens=sum(run.tokens for run in self._runs),
-                attempts=len(self._runs),
-            )
-            log.put(decision(plan, ending))
+                self._host.tally.tiers[run.attempt.rung.name].output_tokens += run.tokens
+        self._account.close(outcome, output_tokens=sum(run.tokens for run in self._runs), attempts=len(self._runs))
 
 
 async def _cut(tasks: Iterable[asyncio.Task[None]]) -> None:

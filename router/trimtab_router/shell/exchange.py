@@ -9,25 +9,20 @@ import asyncio
 import logging
 from typing import Protocol
 
-from trimtab_router.core.decisions import Ending, decision
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.http1 import Head
 from trimtab_router.core.parse import Ask
-from trimtab_router.core.plan import SINGLE, Plan, strategy_header
+from trimtab_router.core.plan import Plan
 from trimtab_router.core.planner import fall_back
 from trimtab_router.core.rewrite import rewrite
-from trimtab_router.core.tally import Tally
+from trimtab_router.shell import account
 from trimtab_router.shell.answer import Answer
-from trimtab_router.shell.decisionlog import DecisionLog
 from trimtab_router.shell.endpoints import Directory
 from trimtab_router.shell.options import Options
 from trimtab_router.shell.request import Request
 from trimtab_router.shell.server import ClientConnection
-from trimtab_router.shell.upstream import Connection, Endpoint
+from trimtab_router.shell.upstream import MAX_ATTEMPTS, MAX_DEATHS, Connection, Endpoint
 
-MAX_ATTEMPTS = 8
-MAX_DEATHS = 2
-"""Replicas that may die of one request before it is not tried again."""
 RETRY_AFTER_SECONDS = 2
 _log = logging.getLogger(__name__)
 
@@ -42,17 +37,12 @@ class InFlight(Protocol):
         """Ends it with an error."""
 
 
-class Host(Protocol):
+class Host(account.Host, Protocol):
     """The worker that the exchange belongs to."""
 
     options: Options
-    tally: Tally
     directory: Directory
-    log: DecisionLog | None
     exchanges: set[InFlight]
-
-    def now(self) -> float:
-        """Monotonic seconds."""
 
     def spawn(self, task: "asyncio.Task[None]") -> None:
         """Keeps a reference to a task until it ends."""
@@ -62,19 +52,8 @@ class Exchange:
     """From the plan to the last byte."""
 
     __slots__ = (
-        *(
-            "_answer",
-            "_ask",
-            "_attempts",
-            "_client",
-            "_connection",
-            "_deadline",
-            "_deaths",
-            "_dropped",
-            "_endpoint",
-            "_host",
-        ),
-        *("_key", "_path", "_payload", "_plan", "_query", "_request", "_started", "_tier", "_tried", "_why"),
+        *("_account", "_answer", "_ask", "_attempts", "_client", "_connection", "_deadline", "_deaths", "_dropped"),
+        *("_endpoint", "_host", "_key", "_path", "_payload", "_request", "_tried", "_why"),
     )
 
     def __init__(self, host: Host, client: ClientConnection, request: Request, ask: Ask, plan: Plan) -> None:
@@ -82,11 +61,9 @@ class Exchange:
         self._client = client
         self._request = request
         self._ask: Ask | None = ask
-        self._plan = plan
+        self._account = account.Account(host, request, ask, plan)
         self._key = ask.reading.prefix
         self._path = b"/v1/chat/completions" if ask.facts.route == "chat" else b"/v1/completions"
-        self._started = host.now()
-        self._tier = host.tally.tiers[plan.tier]
         self._endpoint: Endpoint | None = None
         self._connection: Connection | None = None
         self._answer: Answer | None = None
@@ -97,17 +74,16 @@ class Exchange:
         self._deaths = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._why = ""
-        self._query = "" if host.log is None else host.log.fingerprint(ask.reading.query)
+
+    @property
+    def _plan(self) -> Plan:
+        return self._account.plan
 
     def start(self) -> None:
         """Counts the demand and sends the request."""
-        plan, wanted = self._plan, self._host.tally.tiers[self._plan.demand]
-        wanted.admitted += 1
-        wanted.prompt_tokens += plan.facts.prompt_tokens
-        wanted.output_expected += plan.expected_output_tokens()
-        self._tier.inflight += 1
+        self._account.open()
         self._host.exchanges.add(self)
-        seconds = plan.spending.limits.seconds
+        seconds = self._plan.spending.limits.seconds
         if seconds is not None:
             self._deadline = asyncio.get_running_loop().call_later(seconds, self._out_of_time)
         self._attempt()
@@ -149,10 +125,8 @@ class Exchange:
             self._fall_back(following)
 
     def _fall_back(self, plan: Plan) -> None:
-        self._plan, self._payload = plan, None
-        self._tier.inflight -= 1
-        self._tier = self._host.tally.tiers[plan.tier]
-        self._tier.inflight += 1
+        self._account.fall_back(plan)
+        self._payload = None
 
     async def _connect(self, endpoint: Endpoint) -> None:
         try:
@@ -172,13 +146,9 @@ class Exchange:
         request, transport = self._request, self._client.transport
         if transport is None:
             raise RuntimeError("an exchange ends with its client")
-        head = b"POST %b HTTP/1.%d\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d%b%b\r\n\r\n" % (
-            *(self._path, 0 if request.v1_0 else 1, connection.endpoint.host_header, len(body)),
-            *(b"\r\nx-request-id: " + request.headers[b"x-request-id"], b"".join(request.forward)),
-        )
         self._connection = connection
         self._answer = Answer(self, transport.write)
-        connection.send(self._answer, head, body)
+        connection.post(self._answer, self._path, body, request.onward(), minor=0 if request.v1_0 else 1)
 
     def _rewrite(self) -> bytes:
         if self._ask is None:
@@ -215,7 +185,7 @@ class Exchange:
 
     def _end_with(self, error: ApiError, outcome: str) -> None:
         """An answer of the router's own, where none has begun."""
-        headers = self._headers()
+        headers = self._account.headers(self._dropped)
         self._close(outcome)
         self._client.respond_error(error, headers)
 
@@ -233,9 +203,9 @@ class Exchange:
         if self._endpoint is not None:
             self._endpoint.succeeded()
         self._ask = self._payload = None
-        self._tier.ttft.observe(self._host.now() - self._started)
+        self._account.begun()
         ending = b"\r\n\r\n" if self._client.keeps() and not head.until_close else b"\r\nconnection: close\r\n\r\n"
-        return head.lines + self._headers() + ending
+        return head.lines + self._account.headers(self._dropped) + ending
 
     def ended(self, head: Head) -> None:
         """The answer is complete."""
@@ -255,7 +225,7 @@ class Exchange:
         if connection is None or endpoint is None:
             return
         begun = self._answer is not None and self._answer.begun
-        if not begun and connection.reused and connection.transport.is_closing():
+        if not begun and connection.was_stale:
             # It was closed while idle, and the others probably too; the request never reached the engine.
             self._tried.discard(endpoint)
             endpoint.close_idle(float("inf"))
@@ -302,52 +272,19 @@ class Exchange:
 
     def tick(self) -> None:
         """Once a second: time limits. Connecting has its own."""
-        answer, options = self._answer, self._host.options
+        answer = self._answer
         if answer is None or self._client.stalled_seconds is not None:
             return
-        answer.quiet_seconds += 1
-        limit, what = (options.idle_seconds, "token") if answer.begun else (options.first_byte_seconds, "answer")
-        if answer.quiet_seconds > limit:
-            self.fail(f"no {what} for {limit:g} seconds", outcome="timeout", status=504)
-
-    def _headers(self) -> bytes:
-        """What the router adds to every answer."""
-        plan = self._plan
-        thinking = plan.budget.thinking_tokens
-        text = (
-            f"\r\nx-trimtab-tier: {plan.tier}\r\nx-trimtab-class: {plan.class_name}"
-            f"\r\nx-trimtab-budget: {'unset' if thinking is None else thinking}"
-            f"\r\nx-trimtab-reason: {plan.reason}\r\nx-trimtab-pool: {plan.pool}"
-        )
-        spending = plan.spending
-        if spending is not SINGLE:
-            text += strategy_header(plan)
-        if self._dropped:
-            text += f"\r\nx-trimtab-dropped: {', '.join(self._dropped)}"
-        return text.encode() + b"\r\nx-request-id: " + self._request.headers[b"x-request-id"]
+        if late := answer.tick(self._host.options):
+            self.fail(late, outcome="timeout", status=504)
 
     def _close(self, outcome: str) -> None:
-        plan, tier, answer = self._plan, self._tier, self._answer
+        answer, tokens = self._answer, 0
         self._host.exchanges.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
-        tier.inflight -= 1
-        seconds, tokens = self._host.now() - self._started, 0
-        tier.seconds.observe(seconds)
         if answer is not None:
             self._answer = None
             tokens = answer.close()
-            tier.output_tokens += tokens
-        self._host.tally.ended(plan.tier, plan.class_name, plan.reason, outcome)
-        log = self._host.log
-        if log is not None:
-            ending = Ending(
-                at=log.clock(),
-                request_id=self._request.headers[b"x-request-id"].decode("latin-1"),
-                query=self._query,
-                outcome=outcome,
-                seconds=seconds,
-                output_tokens=tokens,
-                attempts=self._attempts,
-            )
-            log.put(decision(plan, ending))
+            self._host.tally.tiers[self._plan.tier].output_tokens += tokens
+        self._account.close(outcome, output_tokens=tokens, attempts=self._attempts)

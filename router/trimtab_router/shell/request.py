@@ -97,6 +97,10 @@ class Request:
         """The whole body."""
         return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
+    def onward(self) -> bytes:
+        """Header lines for an engine, each with a CRLF before it."""
+        return b"\r\nx-request-id: " + self.headers[b"x-request-id"] + b"".join(self.forward)
+
     def head_without_upgrade(self) -> bytes:
         """The head as it came, but for the header `Upgrade`."""
         read = [b"\r\n%b: %b" % item for item in self.headers.items()]

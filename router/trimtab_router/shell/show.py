@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
-from trimtab_router.core.plan import Plan
 from trimtab_router.core.runs import Run, chunk, completion
 from trimtab_router.core.sse import error_event
+from trimtab_router.shell.account import Account
 from trimtab_router.shell.request import Request
 from trimtab_router.shell.server import ClientConnection
 
@@ -17,18 +17,29 @@ _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nc
 class Show:
     """The client's side. Nothing is written before the first call of `text`, `note` or `whole`."""
 
-    __slots__ = ("_chunked", "_client", "_headers", "_identity", "begun", "content", "reasoning", "streaming")
+    __slots__ = (
+        "_account",
+        "_chunked",
+        "_client",
+        "_identity",
+        "_opened",
+        "begun",
+        "content",
+        "reasoning",
+        "streaming",
+    )
 
-    def __init__(self, client: ClientConnection, request: Request, plan: Plan, headers: bytes) -> None:
+    def __init__(self, client: ClientConnection, request: Request, account: Account) -> None:
         self._client = client
         self._chunked = not request.v1_0
-        self._headers = headers
+        self._account = account
+        self._opened = False
         self._identity: dict[str, Any] = {
             "id": "chatcmpl-" + request.headers[b"x-request-id"].decode("latin-1"),
             "created": int(time.time()),
-            "model": plan.rung.pool.served_name,
+            "model": account.plan.rung.pool.served_name,
         }
-        self.streaming = plan.facts.stream
+        self.streaming = account.plan.facts.stream
         self.begun = False
         self.content = -1
         """The attempt whose content the client has begun to get; -1 before that."""
@@ -57,8 +68,9 @@ class Show:
         """The end of the answer."""
         identity = self._identity | {"model": run.attempt.rung.pool.served_name}
         if not self.streaming:
+            self._account.begun()
             body = orjson.dumps(completion(identity, run, used))
-            self._client.respond(200, body, self._headers)
+            self._client.respond(200, body, self._account.headers())
             return
         if not self.reasoning:
             self.reason(run.whole_reasoning)
@@ -78,8 +90,9 @@ class Show:
         self._client.done(keep=False)
 
     def _event(self, document: dict[str, Any]) -> None:
-        if not self.begun:
-            self._begin()
+        if not self._opened:
+            self._opened = True
+            self._account.begun()
             self._send(b"data: %b\n\n" % orjson.dumps(chunk(self._identity, {"role": "assistant", "content": ""})))
         self._send(b"data: %b\n\n" % orjson.dumps(document))
 
@@ -87,7 +100,7 @@ class Show:
         self.begun = True
         framing = b"\r\ntransfer-encoding: chunked" if self._chunked else b"\r\nconnection: close"
         keep = b"" if self._client.keeps() or not self._chunked else b"\r\nconnection: close"
-        self._write(_HEAD + framing + self._headers + keep + b"\r\n\r\n")
+        self._write(_HEAD + framing + self._account.headers() + keep + b"\r\n\r\n")
 
     def _send(self, data: bytes) -> None:
         if not self.begun:

@@ -10,6 +10,10 @@ from trimtab_router.core.breaker import WELL, Health, failed, refused
 IDLE_SECONDS = 4.0
 """Below the 5 s after which vLLM's server (uvicorn) closes an idle connection."""
 MAX_IDLE = 256
+MAX_ATTEMPTS = 8
+"""Replicas that are asked for one answer."""
+MAX_DEATHS = 2
+"""Replicas that may die of one request before it is not tried again."""
 
 
 class Receiver(Protocol):
@@ -90,10 +94,18 @@ class Connection(asyncio.Protocol):
         """Asyncio's callback."""
         self.transport = cast("asyncio.Transport", transport)
 
-    def send(self, receiver: Receiver, head: bytes, body: bytes) -> None:
-        """Sends a request; `receiver` gets the answer."""
+    def post(self, receiver: Receiver, path: bytes, body: bytes, headers: bytes, *, minor: int = 1) -> None:
+        """Posts JSON in HTTP/1.`minor`, with further header lines; `receiver` gets the answer."""
         self.receiver = receiver
+        head = b"POST %b HTTP/1.%d\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d%b\r\n\r\n" % (
+            *(path, minor, self.endpoint.host_header, len(body), headers),
+        )
         self.transport.writelines((head, body))
+
+    @property
+    def was_stale(self) -> bool:
+        """The engine had closed it while it was idle, so that what was sent never arrived."""
+        return self.reused and self.transport.is_closing()
 
     def data_received(self, data: bytes) -> None:
         """Asyncio's callback."""

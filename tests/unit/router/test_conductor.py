@@ -10,6 +10,8 @@ from support.attempts import chat_stream, content_of, events_of, reasoning_of, s
 from support.routing import chat
 from support.running import on_loop, request, running
 from support.upstream import FakeEngine, die, hang, json_answer
+from trimtab_router.shell.call import Call, Order
+from trimtab_router.shell.request import Request
 
 VOTE = {"type": "SelfConsistency", "samples": 5, "wave": 3, "stopPercent": 90}
 
@@ -58,6 +60,9 @@ async def test_a_streamed_vote_tells_how_it_goes_and_then_the_winner():
         events = events_of(response.body)
         assert response.headers["content-type"].startswith("text/event-stream")
         assert events[0] == ": trimtab sample 1 on tier low is complete"
+        first = next(event for event in events if isinstance(event, dict))
+        assert first["choices"][0]["delta"]["role"] == "assistant", "a comment before it does not stand for it"
+        assert sum(router.worker.tally.tiers["low"].ttft.counts) == 1
         assert content_of(response.body) == "42"
         assert events[-1] == "data: [DONE]"
         assert events[-2]["usage"]["trimtab"]["strategy"] == "self-consistency"
@@ -428,3 +433,22 @@ def test_no_engine_writes_more_than_the_ceiling_together(acts, strategy, tokens,
         assert greedy.written <= tokens
 
     test()
+
+
+@on_loop
+async def test_a_call_for_a_client_that_reads_too_slowly_waits_to_be_read():
+    async with engine(default=chat_stream("a", "b")) as low, running(strategic(low)) as router:
+        asked = Request()
+        asked.headers[b"x-request-id"] = b"slow"
+        texts: list[str] = []
+        order = Order(pool="pool-low", key=0, path=b"/v1/chat/completions", body=b"{}")
+        call = Call(router.worker, asked, order, lambda piece: bool(texts.append(piece.text)))
+        call.pause()
+        running_call = asyncio.create_task(call.run())
+        await router.until(lambda: len(low.got) == 1)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert texts == []
+        call.resume()
+        assert await running_call
+        assert "".join(texts) == "ab"

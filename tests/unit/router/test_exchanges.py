@@ -20,7 +20,7 @@ from support.upstream import (
     token,
 )
 from trimtab_router.shell.answer import HELD_BYTES
-from trimtab_router.shell.exchange import MAX_DEATHS
+from trimtab_router.shell.upstream import MAX_DEATHS
 
 OVERLOADED = event({"error": {"message": "queue is full", "type": "x", "code": 503}}) + event("[DONE]") + END
 NOWHERE = "127.0.0.1:1"
