@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import pytest
 
+from story.gpuwatch import GpuWatch
 from support.fakeprometheus import FakePrometheus, serving
 from support.manifests import policy_manifest, pool_manifest, shape
 from support.operatorprocess import OperatorProcess, grant, revoke
@@ -39,16 +40,14 @@ def prometheus() -> Iterator[FakePrometheus]:
         yield fake
 
 
-class Watch:
-    """Looks at the engines' pods all the time and keeps the most that there ever were."""
+class SlowEndings:
+    """Lets every engine's pod of the namespace drain for a while when it ends."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run)
-        self.most = 0
-        self.looks = 0
-        self.slow: set[str] = set()
+        self._slow: set[str] = set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -59,21 +58,14 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        selector = "labelSelector=app.kubernetes.io/component%3Dengine"
         path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        delay = {"metadata": {"annotations": {"pod-delete.stage.kwok.x-k8s.io/delay": "4s"}}}
         while not self._end.wait(0.05):
-            pods = self._cluster.api.get(f"{path}?{selector}")["items"]
-            self.most, self.looks = max(self.most, len(pods)), self.looks + 1
-            for pod in pods:
-                self._slow_down(path, pod)
-
-    def _slow_down(self, path: str, pod: dict[str, Any]) -> None:
-        """Let the pod drain for a while when it ends."""
-        name = pod["metadata"]["name"]
-        if name not in self.slow and "deletionTimestamp" not in pod["metadata"]:
-            self.slow.add(name)
-            delay = {"pod-delete.stage.kwok.x-k8s.io/delay": "4s"}
-            self._cluster.api.merge(f"{path}/{name}", {"metadata": {"annotations": delay}})
+            for pod in self._cluster.api.get(f"{path}?labelSelector=app.kubernetes.io/component%3Dengine")["items"]:
+                name = pod["metadata"]["name"]
+                if name not in self._slow and "deletionTimestamp" not in pod["metadata"]:
+                    self._slow.add(name)
+                    self._cluster.api.merge(f"{path}/{name}", delay)
 
 
 def counts(cluster: Cluster) -> tuple[int, int]:
@@ -112,7 +104,7 @@ def test_replicas_follow_demand_within_the_budget_over_a_killed_leader(
     }
     environment = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_WATCH_NAMESPACES": NAMESPACE}
     prometheus.demand = {"low": MUCH, "high": LITTLE}
-    with Watch(api_server) as watch:
+    with GpuWatch(api_server, NAMESPACE) as watch, SlowEndings(api_server):
         with OperatorProcess(kubeconfig, tmp_path / "first.log", "first", environment) as first:
             policy = policy_manifest(metadata__namespace=NAMESPACE, spec__rebalance=rebalance)
             api_server.apply([policy, pool("low", 3), pool("high", 1)])
@@ -124,7 +116,7 @@ def test_replicas_follow_demand_within_the_budget_over_a_killed_leader(
             wait_until("the end of the move", lambda: counts(api_server) == (1, 3), 90)
             status = api_server.get("tpolicy", "chat", "-n", NAMESPACE)["status"]
             api_server.kubectl("delete", "tpolicy,tpool", "--all", "-n", NAMESPACE, "--timeout=60s")
-    assert watch.looks > 50
-    assert watch.most == BUDGET, "the budget was used, and never passed"
+        assert watch.is_alive
+    assert watch.peak == BUDGET, "the budget was used, and never passed"
     assert status["lastMove"]["pool"] == "high"
     assert [c["status"] for c in status["conditions"] if c["type"] == "MetricsAvailable"] == ["True"]

@@ -1,12 +1,12 @@
 """Roll-outs on a real API server: within the budget at every instant, over a killed leader, and back again."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
+from story.gpuwatch import GpuWatch
 from support.manifests import policy_manifest, pool_manifest, shape, tier
 from support.operatorprocess import OperatorProcess, grant, revoke
 from testcluster.cluster import Cluster
@@ -40,29 +40,6 @@ def _clean(api_server: Cluster, kubeconfig: Path) -> Iterator[None]:
         for item in api_server.api.get(path)["items"]:
             api_server.api.merge(f"{path}/{item['metadata']['name']}", finalizers)
     wait_until("no pods", lambda: not engine_pods(api_server), 90)
-
-
-class Watch:
-    """Counts the engines' pods all the time, ending ones included, and how many answer."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.most = 0
-        self.looks = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._end.wait(0.05):
-            self.most, self.looks = max(self.most, len(engine_pods(self._cluster))), self.looks + 1
 
 
 def engine_pods(cluster: Cluster) -> list[dict[str, Any]]:
@@ -118,7 +95,7 @@ def revisions(cluster: Cluster) -> dict[str, int]:
 def test_an_edit_rolls_out_within_the_budget_over_a_killed_leader(
     api_server: Cluster, kubeconfig: Path, tmp_path: Path, budget: int
 ):
-    with Watch(api_server) as watch:
+    with GpuWatch(api_server, NAMESPACE) as watch:
         with OperatorProcess(kubeconfig, tmp_path / "first.log", "first", ENVIRONMENT) as first:
             api_server.apply([policy(budget), pool()])
             wait_until("the start", lambda: settled(api_server, 1), 90)
@@ -133,8 +110,8 @@ def test_an_edit_rolls_out_within_the_budget_over_a_killed_leader(
             # The last old replica may still drain when all that serve are new.
             wait_until("the end of the last drain", lambda: sorted(revisions(api_server).values()) == [0, 2], 60)
             assert revisions(api_server)[next(iter(old))] == 0
-    assert watch.looks > 20
-    assert watch.most == budget, "the budget was used, and never passed"
+        assert watch.is_alive
+    assert watch.peak == budget, "the budget was used, and never passed"
 
 
 def _new(cluster: Cluster, old: dict[str, int]) -> bool:

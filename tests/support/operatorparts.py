@@ -1,5 +1,6 @@
 """The operator's parts wired to a fake cluster, a clock that tests set, and builders of live objects."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from trimtab_operator.core.desired import ChildSettings
 from trimtab_operator.core.kinds import DEPLOYMENT, POD
 from trimtab_operator.core.revisions import ReplicaPod
 from trimtab_operator.shell.deps import Deps
+from trimtab_operator.shell.reconcile import reconcile_pool
 from trimtab_operator.shell.telemetry import Telemetry
 from trimtab_operator.shell.wakeups import Wakeups
 
@@ -79,6 +81,15 @@ class Bench:
 
     def add_policy(self, name: str = "chat", **changes: Any) -> None:
         self.cluster.put(policy_manifest(name, **changes))
+
+    def add_moved_pools(self) -> None:
+        """Pools low (3 replicas) and high (1), which the policy may move within 8 GPUs, and their children."""
+        scaled = {"minReplicas": 1, "maxReplicas": 6}
+        self.add_pool("low", spec__replicas=3, spec__scaling=scaled)
+        self.add_pool("high", spec__scaling=scaled)
+        self.add_policy(spec__rebalance={"mode": "Apply", "gpuBudget": [{"accelerator": H100, "gpus": 8}]})
+        for name in ("low", "high"):
+            asyncio.run(reconcile_pool(self.refresh(), ("default", name)))
 
     def conditions(self, kind: Any, name: str) -> dict[str, tuple[str, str]]:
         """Type to status and reason."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from support.fleets import busy, fleet, pool, tier
-from support.operatorparts import H100, Bench, FakeLoads
+from support.operatorparts import Bench, FakeLoads
 from trimtab_operator.core.autoscalers import read_autoscalers, scaling_owned
 from trimtab_operator.core.kinds import AUTOSCALER, DEPLOYMENT, POD, POLICY, POOL, SCALED_OBJECT
 from trimtab_operator.core.rebalance import plan
@@ -102,11 +102,7 @@ def test_a_mistaken_target_is_answered_with_the_right_one():
 def bench() -> Bench:
     made = Bench()
     made.cluster.not_served.add(SCALED_OBJECT)
-    made.add_pool("low", spec__replicas=3, spec__scaling=SCALED)
-    made.add_pool("high", spec__scaling=SCALED)
-    made.add_policy(spec__rebalance={"mode": "Apply", "gpuBudget": [{"accelerator": H100, "gpus": 8}]})
-    for name in ("low", "high"):
-        asyncio.run(reconcile_pool(made.refresh(), ("default", name)))
+    made.add_moved_pools()
     return made
 
 

@@ -12,7 +12,6 @@ from trimtab_operator.core import names
 from trimtab_operator.core.kinds import DEPLOYMENT, POD, POLICY, POOL
 from trimtab_operator.core.tickreport import TickReport
 from trimtab_operator.shell.fleetport import ChangedError, FleetUnknownError, KubernetesFleet, PolicyFleet
-from trimtab_operator.shell.reconcile import reconcile_pool
 
 SCALED = {"minReplicas": 1, "maxReplicas": 6}
 POLICY_NAME = "default/chat"
@@ -21,11 +20,7 @@ POLICY_NAME = "default/chat"
 @pytest.fixture
 def bench() -> Bench:
     made = Bench()
-    made.add_pool("low", spec__replicas=3, spec__scaling=SCALED)
-    made.add_pool("high", spec__scaling=SCALED)
-    made.add_policy(spec__rebalance={"mode": "Apply", "gpuBudget": [{"accelerator": H100, "gpus": 8}]})
-    for name in ("low", "high"):
-        asyncio.run(reconcile_pool(made.refresh(), ("default", name)))
+    made.add_moved_pools()
     return made
 
 

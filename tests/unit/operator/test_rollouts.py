@@ -42,9 +42,21 @@ class Story:
         """Ticks, after each of which everything settles; `idle`: nothing is ever in flight."""
         for _ in range(ticks):
             if idle:
-                self.loads.readings = {p["metadata"]["name"]: 0 for p in self.play.pods()}
+                self.rest()
             self.tick()
             self.play.settle()
+
+    def rest(self) -> None:
+        """Every replica says that nothing is in flight."""
+        self.loads.readings = {p["metadata"]["name"]: 0 for p in self.play.pods()}
+
+    def wait_in_vain(self, ticks: int) -> None:
+        """Ticks in which replicas end and are made, and none becomes ready."""
+        for _ in range(ticks):
+            self.rest()
+            self.tick()
+            self.play.reconcile()
+            self.play.finish()
 
     def started(self, replicas: int = 2, budget: int | None = None, **pool: Any) -> "Story":
         """The pool runs at rest; with a budget, in a policy of mode DryRun."""
@@ -77,9 +89,7 @@ class Story:
         """Ready pods that the pool's Service leads to."""
         pods = [p for p in self.play.pods() if "deletionTimestamp" not in p["metadata"]]
         leads = [p for p in pods if p["metadata"]["labels"][names.SERVING_LABEL] == names.SERVING]
-        return sum(
-            any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"]["conditions"]) for p in leads
-        )
+        return sum(map(_is_ready, leads))
 
     def asked(self) -> list[int]:
         """Replicas by revision, oldest first."""
@@ -138,7 +148,7 @@ def test_surge_may_be_turned_off():
     story.edit(NEW)
     for _ in range(8):
         story.run(1)
-        assert len(story.play.pods()) == 1 or story.asked() == [0, 0]
+        assert len(story.play.pods()) <= 1
     assert story.asked() == [0, 1]
 
 
@@ -148,9 +158,7 @@ def test_a_surge_that_finds_no_node_gives_way_to_a_drain():
     story.tick()
     story.tick()
     story.play.reconcile()
-    (new,) = [
-        p["metadata"]["name"] for p in story.play.pods() if names.REVISION_LABEL and "starting" and not _is_ready(p)
-    ]
+    (new,) = [p["metadata"]["name"] for p in story.play.pods() if not _is_ready(p)]
     pending = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": _now(story)}
     story.bench.cluster.change(POD, new, {"status": {"conditions": [pending]}})
     story.tick(20)
@@ -170,11 +178,7 @@ def _now(story: Story) -> str:
 def test_a_revision_that_never_answers_is_given_up_and_stays_so():
     story = Story().started(2, spec__rollout={"progressDeadlineSeconds": 60})
     story.edit(NEW)
-    for _ in range(14):
-        story.loads.readings = {p["metadata"]["name"]: 0 for p in story.play.pods()}
-        story.tick()
-        story.play.reconcile()
-        story.play.finish()
+    story.wait_in_vain(14)
     story.play.start()
     story.run(6)
     assert story.asked() == [2, 0]
@@ -193,11 +197,7 @@ def test_a_revision_that_never_answers_is_given_up_and_stays_so():
 def test_a_crash_loop_does_not_wait_for_the_deadline():
     story = Story().started(1)
     story.edit(NEW)
-    for _ in range(6):
-        story.loads.readings = {p["metadata"]["name"]: 0 for p in story.play.pods()}
-        story.tick()
-        story.play.reconcile()
-        story.play.finish()
+    story.wait_in_vain(6)
     (new,) = story.play.pods()
     waiting = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 3}
     story.bench.cluster.change(POD, new["metadata"]["name"], {"status": {"containerStatuses": [waiting]}})
@@ -210,10 +210,7 @@ def test_time_in_a_queue_is_no_reason_to_go_back():
     story = Story().started(1, spec__rollout={"progressDeadlineSeconds": 30})
     story.edit(NEW)
     for _ in range(6):
-        story.loads.readings = {p["metadata"]["name"]: 0 for p in story.play.pods()}
-        story.tick()
-        story.play.reconcile()
-        story.play.finish()
+        story.wait_in_vain(1)
         for pod in story.play.pods():
             if not _is_ready(pod):
                 gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
@@ -401,7 +398,7 @@ class TestDrains:
     def test_a_pod_that_is_gone_before_its_cordon_stops_nothing(self):
         story = Story().started(2)
         story.edit({"replicas": 1})
-        story.loads.readings = {p["metadata"]["name"]: 0 for p in story.play.pods()}
+        story.rest()
         story.bench.cluster.fail_next["apply"] = ClusterError("apply", 409, "Precondition failed: UID in precondition")
         story.fleet.deps.wanted[KEY] = story.bench.engine()
         story.bench.refresh()
