@@ -3,7 +3,8 @@
 import itertools
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,70 +86,60 @@ def read_stream(sdk: OpenAI, prompt: str, *, tier: str) -> str:
     return reasons[-1] if reasons else ""
 
 
-class Streams:
+class _Repeated(ABC):
+    """Threads that repeat one piece of work until the block ends."""
+
+    def __init__(self, threads: int) -> None:
+        self._stop, self._pool, self._threads = threading.Event(), ThreadPoolExecutor(threads), threads
+        self._futures: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self._futures = [self._pool.submit(self._repeat, i) for i in range(self._threads)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let open answers end; the first failure of any thread is raised unless the block failed itself."""
+        self._stop.set()
+        self._pool.shutdown(wait=True)
+        if kind is None:
+            for future in self._futures:
+                future.result()
+
+    def _repeat(self, thread: int) -> None:
+        while not self._stop.is_set():
+            self._once(thread)
+
+    @abstractmethod
+    def _once(self, thread: int) -> None: ...
+
+
+class Streams(_Repeated):
     """Readers of streamed answers of a tier, one after another until the block ends; every end is kept."""
 
     def __init__(self, sdk: OpenAI, asked: Sequence[str], *, readers: int, tier: str) -> None:
-        self._sdk, self._asked, self._tier, self._stop = sdk, asked, tier, threading.Event()
-        self._pool, self._readers = ThreadPoolExecutor(readers), readers
-        self._futures: list[Future[None]] = []
+        super().__init__(readers)
+        self._sdk, self._tier = sdk, tier
+        self._prompts = [itertools.cycle([*asked[i % len(asked) :], *asked[: i % len(asked)]]) for i in range(readers)]
         self.ends: list[str] = []
 
-    def __enter__(self) -> Self:
-        """Start reading."""
-        self._futures = [self._pool.submit(self._read_on, i) for i in range(self._readers)]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Read what is open to its end; the first failure of any reader is raised unless the block failed itself."""
-        self._stop.set()
-        self._pool.shutdown(wait=True)
-        if kind is None:
-            _raise_first(self._futures)
-
-    def _read_on(self, first: int) -> None:
-        for prompt in itertools.cycle(self._asked[first % len(self._asked) :]):
-            if self._stop.is_set():
-                return
-            self.ends.append(read_stream(self._sdk, prompt, tier=self._tier))
+    def _once(self, thread: int) -> None:
+        self.ends.append(read_stream(self._sdk, next(self._prompts[thread]), tier=self._tier))
 
 
-class Load:
-    """A bounded number of askers that repeat prompts until the block ends; every failure is kept."""
+class Load(_Repeated):
+    """A bounded number of askers that repeat prompts until the block ends; every answer is kept."""
 
     def __init__(self, sdk: OpenAI, asked: Sequence[str], *, askers: int) -> None:
-        self._sdk, self._stop = sdk, threading.Event()
-        self._prompts = itertools.cycle(asked)
-        self._lock, self._askers = threading.Lock(), askers
+        super().__init__(askers)
+        self._sdk, self._prompts, self._lock = sdk, itertools.cycle(asked), threading.Lock()
         self.answers: list[Answer] = []
-        self._pool = ThreadPoolExecutor(askers)
-        self._futures: list[Future[None]] = []
 
-    def __enter__(self) -> Self:
-        """Start asking."""
-        self._futures = [self._pool.submit(self._ask_on) for _ in range(self._askers)]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop; the first failure of any asker is raised unless the block failed itself."""
-        self._stop.set()
-        self._pool.shutdown(wait=True)
-        if kind is None:
-            _raise_first(self._futures)
-
-    def _ask_on(self) -> None:
-        while not self._stop.is_set():
-            with self._lock:
-                prompt = next(self._prompts)
-            answer = ask(self._sdk, prompt)
-            with self._lock:
-                self.answers.append(answer)
-
-
-def _raise_first(futures: Iterable[Future[None]]) -> None:
-    for future in futures:
-        future.result()
+    def _once(self, thread: int) -> None:
+        with self._lock:
+            prompt = next(self._prompts)
+        answer = ask(self._sdk, prompt)
+        with self._lock:
+            self.answers.append(answer)

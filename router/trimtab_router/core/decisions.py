@@ -25,7 +25,7 @@ class Ending:
     output_tokens: int
     """What the engine produced, thinking included."""
     attempts: int
-    """Replicas that were asked."""
+    """Replicas that were asked; of a strategy, the answers that were begun."""
 
 
 @dataclass(frozen=True, slots=True)
