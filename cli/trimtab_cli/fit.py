@@ -7,7 +7,6 @@ until somebody applies it.
 import argparse
 import copy
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,10 +18,12 @@ from trimtab_cli.errors import UsageError
 from trimtab_cli.files import Document, read_documents
 from trimtab_crds.load import SpecInvalid, load
 from trimtab_crds.routingpolicy import RoutingPolicy
+from trimtab_crds.strategyspec import StrategyType
 from trimtab_router.core.fit import MIN_JUDGED, ClassLine, Estimate, Option, Proposal, propose, step_gain, worth
 from trimtab_router.core.journal import Journal, read
 from trimtab_router.core.ladder import quality_of
-from trimtab_router.core.outcomes import wilson
+from trimtab_router.core.outcomes import Arm, wilson
+from trimtab_router.core.plan import STRATEGY_NAMES
 
 Manifest = dict[str, Any]
 MAX_OUTCOMES = 128
@@ -40,11 +41,12 @@ def main(argv: Sequence[str]) -> int:
     _need(journal, key)
     proposal = propose(journal.observations, may_lose=args.may_lose / 100, min_judged=args.min_judged)
     refitted = _refit(document.manifest, proposal) if document else None
+    retired = _retired(document.manifest, proposal) if document else {}
     knobs = None if document is None or refitted is None else (_quality(document.manifest), _quality(refitted))
     if args.output == "json":
-        sys.stdout.write(json.dumps(_as_dict(journal, proposal, knobs), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(_as_dict(journal, proposal, knobs, retired), indent=2, ensure_ascii=False) + "\n")
     else:
-        _print(journal, proposal, knobs)
+        _print(journal, proposal, knobs, retired)
     if args.write:
         _write(Path(args.write), refitted or {})
     return 0
@@ -153,19 +155,19 @@ def _quality(manifest: Manifest) -> int:
 def _refit(manifest: Manifest, proposal: Proposal) -> Manifest:
     """The policy with new lines for the classes that change, and a knob that asks the same price everywhere.
 
-    Arms that the policy cannot run any more (another tier or strategy) are left out of it.
+    Arms that the policy cannot run any more (`_retired`) are left out of it.
     """
     out = copy.deepcopy(manifest)
     out.pop("status", None)
     spec = out["spec"]
-    tiers = {tier["name"]: tier for tier in spec["tiers"]}
-    rules = {rule["name"]: rule for rule in spec.get("classes") or []}
+    tiers, rules = _tiers(spec), _rules(spec)
     for line in proposal.lines:
-        if line.changes and _can_run(line.proposed, tiers) and line.proposed.arm is not None:
-            rules[line.name] = _rule(line.name, line.proposed, tiers[line.proposed.arm.tier], rules.get(line.name))
+        arm, old = line.proposed.arm, rules.get(line.name)
+        if line.changes and arm is not None and _can_run(arm, tiers, old):
+            rules[line.name] = _rule(line.name, arm, tiers[arm.tier], old)
     if rules:
         spec["classes"] = list(rules.values())
-    learned = _outcomes(proposal, tiers)
+    learned = _outcomes(proposal, tiers, rules)
     if learned:
         spec["outcomes"] = learned
     threshold = step_gain(proposal, list(tiers))
@@ -174,22 +176,45 @@ def _refit(manifest: Manifest, proposal: Proposal) -> Manifest:
     return out
 
 
-def _can_run(option: Option, tiers: dict[str, Manifest]) -> bool:
-    """The policy has the arm's tier, and that spends its budget as the arm did."""
-    arm = option.arm
-    if arm is None or arm.tier not in tiers:
-        return False
-    own = (tiers[arm.tier].get("strategy") or {}).get("type", "Single")
-    return re.sub(r"(?<=.)(?=[A-Z])", "-", own).lower() == arm.strategy
+def _tiers(spec: Manifest) -> dict[str, Manifest]:
+    return {tier["name"]: tier for tier in spec["tiers"]}
 
 
-def _outcomes(proposal: Proposal, tiers: dict[str, Manifest]) -> list[Manifest]:
+def _rules(spec: Manifest) -> dict[str, Manifest]:
+    return {rule["name"]: rule for rule in spec.get("classes") or []}
+
+
+def _retired(manifest: Manifest, proposal: Proposal) -> dict[str, list[str]]:
+    """By class, arms that were tried and that the policy cannot run any more."""
+    tiers, rules = _tiers(manifest["spec"]), _rules(manifest["spec"])
+    found = {
+        line.name: [str(o.arm) for o in line.tried if o.arm and not _can_run(o.arm, tiers, rules.get(line.name))]
+        for line in proposal.lines
+    }
+    return {name: arms for name, arms in found.items() if arms}
+
+
+def _can_run(arm: Arm, tiers: dict[str, Manifest], rule: Manifest | None) -> bool:
+    """The policy has the arm's tier, and that or the class's own line spends the budget as the arm did."""
+    return arm.tier in tiers and arm.strategy in (_strategy(tiers[arm.tier]), _own_strategy(rule))
+
+
+def _strategy(part: Manifest) -> str:
+    """As the log names it."""
+    return STRATEGY_NAMES[StrategyType((part.get("strategy") or {}).get("type", "Single"))]
+
+
+def _own_strategy(rule: Manifest | None) -> str | None:
+    return _strategy(rule) if rule and rule.get("strategy") else None
+
+
+def _outcomes(proposal: Proposal, tiers: dict[str, Manifest], rules: dict[str, Manifest]) -> list[Manifest]:
     """What was learned, for the planner: shares of right answers as counts, those of most judged answers first."""
     found = []
     for line in proposal.lines:
         for option in line.tried:
             right, wrong = worth(option.quality)
-            if option.arm is not None and _can_run(option, tiers) and right + wrong:
+            if option.arm is not None and _can_run(option.arm, tiers, rules.get(line.name)) and right + wrong:
                 entry = {"className": line.name, "tier": option.arm.tier, "thinkingTokens": option.arm.thinking_tokens}
                 found.append((option.judged, entry | {"right": right, "wrong": wrong, "gainMilli": _milli(line.gain)}))
     found.sort(key=lambda item: -item[0])
@@ -200,18 +225,18 @@ def _milli(gain: float) -> int:
     return min(1000, max(-1000, round(gain * 1000)))
 
 
-def _rule(name: str, option: Option, tier: Manifest, old: Manifest | None) -> Manifest:
-    """A class line; its budget is said where it is not the tier's own."""
-    assert option.arm is not None  # noqa: S101 - the caller has looked
-    rule: Manifest = {"name": name, "tier": tier["name"]}
+def _rule(name: str, arm: Arm, tier: Manifest, old: Manifest | None) -> Manifest:
+    """A class line: what the old one says, on the arm's tier, with its budget where that is not the tier's own."""
+    rule: Manifest = {"name": name, **(old or {}), "tier": tier["name"]}
+    before = rule.pop("budget", None) or {}
+    if arm.strategy != _own_strategy(old):
+        rule.pop("strategy", None)
     own = tier.get("budget") or {}
-    before = (old or {}).get("budget") or {}
-    thinking = option.arm.thinking_tokens
-    if thinking == own.get("thinkingTokens", 0):
+    if arm.thinking_tokens == own.get("thinkingTokens", 0):
         return rule
-    same = old is not None and old["tier"] == tier["name"] and before.get("thinkingTokens", 0) == thinking
+    same = old is not None and old["tier"] == tier["name"] and before.get("thinkingTokens", 0) == arm.thinking_tokens
     output = before.get("outputTokens") if same else own.get("outputTokens")
-    rule["budget"] = {"thinkingTokens": thinking} | ({} if output is None else {"outputTokens": output})
+    rule["budget"] = {"thinkingTokens": arm.thinking_tokens} | ({} if output is None else {"outputTokens": output})
     return rule
 
 
@@ -224,7 +249,9 @@ def _write(path: Path, manifest: Manifest) -> None:
     sys.stdout.write(f"wrote {path}; look at it, then: kubectl apply -f {path}\n")
 
 
-def _as_dict(journal: Journal, proposal: Proposal, knobs: tuple[int, int] | None) -> Manifest:
+def _as_dict(
+    journal: Journal, proposal: Proposal, knobs: tuple[int, int] | None, retired: dict[str, list[str]]
+) -> Manifest:
     return {
         "decisions": len(journal.observations),
         "judged": journal.judged,
@@ -233,7 +260,7 @@ def _as_dict(journal: Journal, proposal: Proposal, knobs: tuple[int, int] | None
         "cost_change": _estimate(proposal.cost),
         "cost_now": proposal.cost_now,
         "quality_knob": None if knobs is None else {"now": knobs[0], "proposed": knobs[1]},
-        "classes": [_line_as_dict(line) for line in proposal.lines],
+        "classes": [_line_as_dict(line) | {"retired": retired.get(line.name, [])} for line in proposal.lines],
     }
 
 
@@ -265,7 +292,7 @@ def _estimate(value: Estimate) -> Manifest:
     return {"mean": value.mean, "low": low, "high": high}
 
 
-def _print(journal: Journal, proposal: Proposal, knobs: tuple[int, int] | None) -> None:
+def _print(journal: Journal, proposal: Proposal, knobs: tuple[int, int] | None, retired: dict[str, list[str]]) -> None:
     from rich import box
     from rich.table import Table
 
@@ -283,6 +310,8 @@ def _print(journal: Journal, proposal: Proposal, knobs: tuple[int, int] | None) 
         if line.untried:
             arms = ", ".join(map(str, line.untried))
             out.print(f"{line.name}: too few judged answers on all kinds of its queries to propose {arms}")
+    for name, gone in retired.items():
+        out.print(f"{name}: the policy no longer runs {', '.join(gone)}, so nothing is written for it")
     out.print(f"right answers: {_interval(proposal.quality, 100)} percentage points")
     out.print(f"cost of a request: {_interval(proposal.cost, 100 / proposal.cost_now)} %")
     if knobs is not None:

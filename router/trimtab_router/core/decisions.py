@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from trimtab_router.core.errors import ApiError, invalid
-from trimtab_router.core.plan import Plan, price
+from trimtab_router.core.plan import Plan
 
 FEEDBACK_FIELDS: Final = ("request_id", "correct", "score")
 MAX_ID_CHARS: Final = 128
@@ -26,6 +26,8 @@ class Ending:
     """What the engine produced, thinking included."""
     attempts: int
     """Replicas that were asked; of a strategy, the answers that were begun."""
+    cost: float
+    """GPU time of all of it, currency units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Feedback:
 
 def decision(plan: Plan, ending: Ending) -> dict[str, Any]:
     """One ended request."""
-    scores, budget, pool = plan.scores, plan.budget, plan.rung.pool
+    scores, budget = plan.scores, plan.budget
     return {
         "kind": "decision",
         "time": round(ending.at, 3),
@@ -63,7 +65,7 @@ def decision(plan: Plan, ending: Ending) -> dict[str, Any]:
         "attempts": ending.attempts,
         "used_tokens": ending.output_tokens,
         "seconds": round(ending.seconds, 4),
-        "cost": round(price(pool, plan.facts.prompt_tokens, ending.output_tokens), 12),
+        "cost": round(ending.cost, 12),
     }
 
 

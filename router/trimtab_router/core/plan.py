@@ -71,7 +71,7 @@ class Choice:
     """The tier that was full; the demand is its."""
 
 
-_NAMES: Final = {
+STRATEGY_NAMES: Final = {
     StrategyType.SINGLE: "single",
     StrategyType.SELF_CONSISTENCY: "self-consistency",
     StrategyType.MIXED_FORM: "mixed-form",
@@ -127,7 +127,7 @@ class Plan:
     @property
     def strategy(self) -> str:
         """Name of the strategy."""
-        return _NAMES[self.spending.strategy.type]
+        return STRATEGY_NAMES[self.spending.strategy.type]
 
     @property
     def tier(self) -> str:

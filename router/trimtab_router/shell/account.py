@@ -4,7 +4,7 @@ from typing import Protocol
 
 from trimtab_router.core.decisions import Ending, decision
 from trimtab_router.core.parse import Ask
-from trimtab_router.core.plan import SINGLE, Plan, strategy_header
+from trimtab_router.core.plan import SINGLE, Plan, price, strategy_header
 from trimtab_router.core.tally import Tally
 from trimtab_router.shell.decisionlog import DecisionLog
 from trimtab_router.shell.request import Request
@@ -68,8 +68,11 @@ class Account:
             text += f"\r\nx-trimtab-dropped: {', '.join(dropped)}"
         return text.encode() + b"\r\nx-request-id: " + self._request_id
 
-    def close(self, outcome: str, *, output_tokens: int, attempts: int) -> None:
-        """The query has ended; what engines wrote is counted on their tiers by the caller."""
+    def close(self, outcome: str, *, output_tokens: int, attempts: int, cost: float | None = None) -> None:
+        """The query has ended; what engines wrote is counted on their tiers by the caller.
+
+        `cost` in currency units; None for one answer of the plan's own pool.
+        """
         plan, log = self.plan, self._host.log
         seconds = self._host.now() - self.started
         self._tier.inflight -= 1
@@ -85,5 +88,6 @@ class Account:
             seconds=seconds,
             output_tokens=output_tokens,
             attempts=attempts,
+            cost=price(plan.rung.pool, plan.facts.prompt_tokens, output_tokens) if cost is None else cost,
         )
         log.put(decision(plan, ending))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from trimtab_router.core.attempts import prompt_bound, request, wanted_tokens
-from trimtab_router.core.ceiling import Ledger, Price
+from trimtab_router.core.ceiling import NANOS, Ledger, Price
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.events import Piece, Splitter
 from trimtab_router.core.ladder import Rung
@@ -338,7 +338,8 @@ class Conductor:
         for run in self._runs:
             if run.attempt.rung.index >= 0:
                 self._host.tally.tiers[run.attempt.rung.name].output_tokens += run.tokens
-        self._account.close(outcome, output_tokens=sum(run.tokens for run in self._runs), attempts=len(self._runs))
+        tokens, nanos = sum(run.tokens for run in self._runs), sum(run.cost_nanos for run in self._runs)
+        self._account.close(outcome, output_tokens=tokens, attempts=len(self._runs), cost=nanos / NANOS)
 
 
 async def _cut(tasks: Iterable[asyncio.Task[None]]) -> None:

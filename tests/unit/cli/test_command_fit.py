@@ -107,6 +107,38 @@ def test_a_budget_that_is_not_the_tiers_own_is_written_out(trimtab: Trimtab, tmp
     assert yaml.safe_load(out.read_text())["spec"]["classes"] == [rule]
 
 
+def fitted(trimtab: Trimtab, path: Path, *, ran_as: str = "single", **rule: object) -> tuple[str, dict[str, object]]:
+    """What is printed, and the line of class chat that is written, where the log's arms had that strategy."""
+    lines = [line.replace('"strategy": "single"', f'"strategy": "{ran_as}"') for line in logged(3000, world)]
+    (path / "one.jsonl").write_text("\n".join(lines))
+    policy, out = policy_file(path, classes=[{"name": "chat", "tier": "high", **rule}]), path / "out.yaml"
+    ran = trimtab(
+        *("classifier", "fit", "--from", path / "one.jsonl"),
+        *("--policy", policy, "--may-lose", 1, "--write", out),
+    )
+    [chat] = [r for r in yaml.safe_load(out.read_text())["spec"]["classes"] if r["name"] == "chat"]
+    return ran.out, chat
+
+
+def test_what_else_a_class_line_says_is_kept(trimtab: Trimtab, tmp_path: Path):
+    rest = {"ceiling": {"tokens": 9000}, "escalate": False}
+    assert fitted(trimtab, tmp_path, **rest)[1] == {"name": "chat", "tier": "low", **rest}
+
+
+def test_a_class_keeps_its_strategy_where_that_was_tried(trimtab: Trimtab, tmp_path: Path):
+    vote = {"strategy": {"type": "SelfConsistency", "samples": 5}}
+    out, chat = fitted(trimtab, tmp_path, ran_as="self-consistency", **vote)
+    assert chat == {"name": "chat", "tier": "low", **vote}
+    assert "chat: the policy no longer runs" not in out
+    assert "math: the policy no longer runs low/0 self-consistency, high/4096 self-consistency" in " ".join(out.split())
+
+
+def test_what_the_policy_no_longer_runs_is_named_and_not_written(trimtab: Trimtab, tmp_path: Path):
+    out, chat = fitted(trimtab, tmp_path, ran_as="self-consistency")
+    assert chat == {"name": "chat", "tier": "high"}
+    assert "chat: the policy no longer runs" in out
+
+
 def test_the_log_may_come_from_a_pipe(trimtab: Trimtab, log: Path, monkeypatch: pytest.MonkeyPatch):
     with (log / "decisions-1-1-000001.jsonl").open() as pipe:
         monkeypatch.setattr("sys.stdin", pipe)

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from support.attempts import chat_stream, strategic
 from support.routing import FixedScorer, chat, document, scores
 from support.running import on_loop, running, with_engines
 from support.upstream import FakeEngine, die, json_answer
@@ -245,3 +246,18 @@ def test_hashes_tell_equal_queries_but_not_to_another_worker():
 async def test_an_answer_of_the_engine_that_rejects_is_said():
     _, sink = await _served((chat(), {}), behaviour=json_answer(status=400, body={"error": {}}))
     assert sink.records()[0]["outcome"] == "rejected"
+
+
+@on_loop
+async def test_a_strategys_cost_is_that_of_all_its_attempts():
+    sink = Kept()
+    vote = {"type": "SelfConsistency", "samples": 2, "wave": 2, "stopRule": "AllSamples"}
+    async with FakeEngine(chat_stream("4")) as low:
+        async with running(strategic(low, strategy=vote), log=(log := kept_log(sink))) as router:
+            used = (await router.ask(chat())).json()["usage"]
+        log.close()
+    (found,) = sink.records()
+    assert (found["strategy"], found["attempts"]) == ("self-consistency", 2)
+    assert found["used_tokens"] == used["completion_tokens"]
+    assert found["cost"] == pytest.approx(used["trimtab"]["cost"])
+    assert found["cost"] > 0
