@@ -63,7 +63,7 @@ def compile_files(paths: Sequence[str], *, endpoints: Sequence[str] = ()) -> Rou
     """The document of the one policy in the files; UsageError for what is wrong with them."""
     resources = read_valid_resources(paths)
     policy = only_policy(resources, paths)
-    addresses = _addresses(endpoints, [tier.pool_ref.name for tier in policy.spec.tiers])
+    addresses = _addresses(endpoints, policy.pool_names)
     try:
         return compile_config(policy, resources.pools_of(policy.metadata.namespace), addresses)
     except SpecInvalid as error:

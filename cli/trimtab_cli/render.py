@@ -153,7 +153,7 @@ def _policy(policy: RoutingPolicy, resources: Resources, image: str) -> Rendered
     """A policy whose pools are in other files is not refused: its objects are left out, and `dropped` says so."""
     identity = (policy.kind, policy.metadata.namespace, policy.metadata.name)
     pools = resources.pools_of(policy.metadata.namespace)
-    absent = [t.pool_ref.name for t in policy.spec.tiers if t.pool_ref.name not in pools]
+    absent = [name for name in policy.pool_names if name not in pools]
     refused = [i.document.name for i in resources.invalid if i.document.kind == "InferencePool"]
     broken = [name for name in absent if name in refused]
     if broken:

@@ -182,7 +182,7 @@ class Model(Spec):
     )
     offline: bool = Field(
         default=False,
-        description="Never ask the hub (`HF_HUB_OFFLINE`). With `network.isolated`, engines reach only each other.",
+        description="Never ask the hub (`HF_HUB_OFFLINE`). With `network.isolated`, engines reach nothing but DNS.",
     )
 
     @property

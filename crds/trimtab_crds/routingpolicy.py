@@ -430,3 +430,20 @@ class RoutingPolicy(BaseModel):
     def key(self) -> str:
         """`namespace/name`."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def pool_names(self) -> list[str]:
+        """Every pool that its routers ask, once: those of the tiers, cheap to strong, then those that verify."""
+        named = [tier.pool_ref.name for tier in self.spec.tiers]
+        return [*named, *sorted({name for _, name in self.verifiers} - set(named))]
+
+    @property
+    def verifiers(self) -> list[tuple[str, str]]:
+        """Every pool that scores answers, after the field that names it."""
+        named = [(f"tiers[{i}]", tier.strategy) for i, tier in enumerate(self.spec.tiers)]
+        named += [(f"classes[{i}]", rule.strategy) for i, rule in enumerate(self.spec.classes) if rule.strategy]
+        return [
+            (f"{where}.strategy.verifierPoolRef.name", strategy.verifier_pool_ref.name)
+            for where, strategy in named
+            if strategy.verifier_pool_ref is not None
+        ]

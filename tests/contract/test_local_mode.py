@@ -190,6 +190,26 @@ def one_real_pool(tmp_path: Path, real_vllm: vllm.VllmServer, request: pytest.Fi
 
 @pytest.mark.contract
 @pytest.mark.timeout(BOUND_SECONDS + 120)
+def test_a_pool_that_verifies_runs_beside_the_tiers(manifests: Path, tmp_path: Path) -> None:
+    pools = list(yaml.safe_load_all((manifests / "pools.yaml").read_text()))
+    judge = {**pools[0], "metadata": {"name": "judge"}}
+    judge["spec"] = {k: v for k, v in judge["spec"].items() if k != "scaling"} | {"replicas": 1}
+    (manifests / "pools.yaml").write_text(yaml.safe_dump_all([*pools, judge]))
+    policy = yaml.safe_load((manifests / "policy.yaml").read_text())
+    policy["spec"]["rebalance"]["gpuBudget"][0]["gpus"] = 10
+    best = {"type": "BestOfN", "samples": 2, "verifierPoolRef": {"name": "judge"}}
+    policy["spec"]["classes"] = [{"name": "math", "tier": "low", "strategy": best}]
+    (manifests / "policy.yaml").write_text(yaml.safe_dump(policy))
+    report = tmp_path / "report.json"
+    with up(manifests, "--for", "10", "--report", str(report), "--listen", "127.0.0.1:0") as running:
+        running.finished()
+    found = json.loads(report.read_text())
+    assert found["failed"] == 0, found["errors"]
+    assert found["by_class"]["math"] > 0
+
+
+@pytest.mark.contract
+@pytest.mark.timeout(BOUND_SECONDS + 120)
 def test_an_engine_that_cannot_start_ends_everything_with_its_last_words(manifests: Path) -> None:
     pools = list(yaml.safe_load_all((manifests / "pools.yaml").read_text()))
     for pool in pools:

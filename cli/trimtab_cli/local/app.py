@@ -107,6 +107,9 @@ class LocalLoop:
         self._go(self._router.failed(), name="watch")
         self._go(self._engines.failure(), name="watch")
         source = await self._metrics()
+        policy = self._inputs.policy
+        for verifier in policy.pool_names[len(policy.spec.tiers) :]:  # no tier moves it: its own number stands
+            self._engines.scale(verifier, self._inputs.pools[verifier].spec.replicas)
         self._go(self._rebalance(Rebalancer(self._fleet, lambda _: source, time.time)), name="rebalance")
         await self._wait_until_all_serve()
         await self._router.caught_up()

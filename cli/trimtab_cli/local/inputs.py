@@ -21,7 +21,7 @@ from trimtab_operator.core.routerconfig import compile_config, unbudgeted
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """One policy, the pools of its tiers, and where things are. `prometheus` None is the embedded source."""
+    """One policy, the pools that its router asks, and where things are. `prometheus` None is the embedded source."""
 
     policy: RoutingPolicy
     pools: Mapping[str, InferencePool]
@@ -45,7 +45,7 @@ def read_inputs(options: Options) -> Inputs:
         raise UsageError(f"RoutingPolicy {policy.metadata.name}: {invalid}") from None
     if problems := unbudgeted(policy, everything):
         raise UsageError(f"RoutingPolicy {policy.metadata.name}: {'; '.join(problems)}")
-    pools = {tier.pool_ref.name: everything[tier.pool_ref.name] for tier in policy.spec.tiers}
+    pools = {name: everything[name] for name in policy.pool_names}
     _check_budget(policy, pools)
     for pool in pools.values():
         engine_command(pool, options, port=0)

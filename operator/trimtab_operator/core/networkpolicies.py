@@ -31,25 +31,20 @@ def of_engines(pool: InferencePool) -> Manifest | None:
     network, selector = pool.spec.network, {"matchLabels": {names.POOL_LABEL: names.label_value(pool.metadata.name)}}
     if not network.isolated:
         return None
-    # Replicas that are several pods talk among themselves, on ports that they choose.
-    among_themselves: Manifest = {"podSelector": selector}
     spec: Manifest = {
         "podSelector": selector,
         "policyTypes": ["Ingress"],
-        "ingress": [
-            _from([_OPERATOR, _PROMETHEUS, *network.allow_from], names.ENGINE_PORT),
-            {"from": [among_themselves]},
-        ],
+        "ingress": [_from([_OPERATOR, _PROMETHEUS, *network.allow_from], names.ENGINE_PORT)],
     }
     if pool.spec.model.offline:
-        spec |= {"policyTypes": ["Ingress", "Egress"], "egress": [{"to": [among_themselves]}, _DNS]}
+        spec |= {"policyTypes": ["Ingress", "Egress"], "egress": [_DNS]}
     labels = childmeta.labels(component="engine", instance=pool.metadata.name, key=names.POOL_LABEL)
     return _policy(childmeta.metadata(pool, names.engine_name(pool.metadata.name), labels), spec)
 
 
 def of_routers(policy: RoutingPolicy, pools: Mapping[str, InferencePool]) -> Iterable[Manifest]:
     """What lets the policy's routers in to isolated pools, and the isolation of the routers themselves."""
-    used = [pools[tier.pool_ref.name] for tier in policy.spec.tiers if tier.pool_ref.name in pools]
+    used = [pools[name] for name in policy.pool_names if name in pools]
     name = names.router_name(policy.metadata.name)
     labels = childmeta.labels(component="router", instance=policy.metadata.name, key=names.POLICY_LABEL)
     routers = {"matchLabels": {names.POLICY_LABEL: names.label_value(policy.metadata.name)}}

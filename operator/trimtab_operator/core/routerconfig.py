@@ -58,8 +58,6 @@ def compile_config(
     if problems:
         raise SpecInvalid(*problems)
     spec = policy.spec
-    used = [tier.pool_ref.name for tier in spec.tiers]
-    used += sorted({name for _, name in _verifiers(policy)} - set(used))
     loaded = spec.planning.spill_percent > 0
     return RouterConfig(
         policy=policy.key,
@@ -67,7 +65,7 @@ def compile_config(
         tiers=[_tier(t) for t in spec.tiers],
         pools=[
             _pool(pools[n], None if addresses is None else addresses.get(n, ()), canaries.get(n), loaded=loaded)
-            for n in used
+            for n in policy.pool_names
         ],
         classes=[_class(c) for c in spec.classes],
         quality=spec.quality,
@@ -100,7 +98,7 @@ def unbudgeted(policy: RoutingPolicy, pools: Pools) -> list[str]:
 
 
 def _problems(policy: RoutingPolicy, pools: Pools) -> Iterator[str]:
-    for field, name in _verifiers(policy):
+    for field, name in policy.verifiers:
         if name not in pools:
             yield (
                 f"{field} {name} is not an InferencePool of namespace {policy.metadata.namespace}; "
@@ -152,16 +150,6 @@ def _budget_problems(field: str, budget: Budget, pool: InferencePool) -> Iterato
             f"{field} asks for {asked} tokens, and contextTokens of pool {pool.metadata.name} is "
             f"{model.context_tokens}, prompt included; lower the budget or raise contextTokens"
         )
-
-
-def _verifiers(policy: RoutingPolicy) -> Iterator[tuple[str, str]]:
-    """Every pool that scores answers, and the field that names it."""
-    spec = policy.spec
-    named = [(f"tiers[{i}]", tier.strategy) for i, tier in enumerate(spec.tiers)]
-    named += [(f"classes[{i}]", rule.strategy) for i, rule in enumerate(spec.classes) if rule.strategy is not None]
-    for where, strategy in named:
-        if strategy.verifier_pool_ref is not None:
-            yield f"{where}.strategy.verifierPoolRef.name", strategy.verifier_pool_ref.name
 
 
 def _tier(tier: Tier) -> TierConfig:

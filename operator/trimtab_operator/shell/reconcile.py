@@ -132,7 +132,7 @@ def _canaries(
 ) -> dict[str, CanaryConfig]:
     """Pools of the policy whose new revision is being tried."""
     found: dict[str, CanaryConfig] = {}
-    for name in {tier.pool_ref.name for tier in policy.spec.tiers} & pools.keys():
+    for name in set(policy.pool_names) & pools.keys():
         pool = pools[name]
         if pool.spec.rollout.canary is not None:
             replicas, _ = _seen(deps, (key[0], name), pool.metadata.uid)

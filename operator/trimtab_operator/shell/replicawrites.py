@@ -6,7 +6,7 @@ from typing import Any
 
 from trimtab_operator.core import names
 from trimtab_operator.core.conditions import timestamp
-from trimtab_operator.core.kinds import DEPLOYMENT, POD
+from trimtab_operator.core.kinds import DEPLOYMENT, POD, Kind
 from trimtab_operator.core.resize import CUT_OFF_GRACE_SECONDS, Cordon, CutOff, Mark, Scale, Write
 from trimtab_operator.shell.children import replicas_body
 from trimtab_operator.shell.deps import Deps
@@ -22,7 +22,7 @@ async def write_one(deps: Deps, namespace: str, deployments: Mapping[str, Mappin
         case Scale():
             await _scale(deps, deployments[write.deployment], write)
         case Mark():
-            body = _identified(DEPLOYMENT.kind, deployments[write.deployment]["metadata"])
+            body = _identified(DEPLOYMENT, deployments[write.deployment]["metadata"])
             body["metadata"]["annotations"] = _remembered(write)
             await deps.cluster.apply(body, manager=names.ROLLOUT_MANAGER)
             if write.failed:
@@ -46,13 +46,9 @@ async def _scale(deps: Deps, deployment: Mapping[str, Any], write: Scale) -> Non
         logger.info("%s in %s: replicas %s to %s", meta["name"], meta["namespace"], before, write.replicas)
 
 
-def _identified(kind: str, meta: Mapping[str, Any]) -> Manifest:
+def _identified(kind: Kind, meta: Mapping[str, Any]) -> Manifest:
     identity = {key: meta[key] for key in ("name", "namespace", "uid")}
-    return {
-        "apiVersion": DEPLOYMENT.api_version if kind == DEPLOYMENT.kind else "v1",
-        "kind": kind,
-        "metadata": identity,
-    }
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": identity}
 
 
 def _remembered(mark: Mark) -> dict[str, str]:
@@ -64,7 +60,7 @@ def _remembered(mark: Mark) -> dict[str, str]:
 
 def _cordon(meta: Manifest, write: Cordon, now: float) -> Manifest:
     """The Services select by the label; the annotations end with the drain."""
-    body = _identified(POD.kind, meta)
+    body = _identified(POD, meta)
     body["metadata"]["labels"] = {names.SERVING_LABEL: names.NOT_SERVING if write.on else names.SERVING}
     if write.on:
         body["metadata"]["annotations"] = {names.DRAIN_ANNOTATION: timestamp(now), names.DELETION_COST: "-1000"}

@@ -292,6 +292,15 @@ def test_compile_with_endpoints_lists_addresses(trimtab: Trimtab, write: Write):
     assert config.pool("high").host is None
 
 
+def test_the_pool_that_verifies_needs_an_endpoint_too(trimtab: Trimtab, write: Write):
+    judged = {"type": "BestOfN", "verifierPoolRef": {"name": "judge"}}
+    policy = policy_manifest(spec__classes=[{"name": "math", "tier": "high", "strategy": judged}])
+    pools = [pool_manifest(name) for name in ("low", "high", "judge")]
+    endpoints = [word for name in ("low", "high", "judge") for word in ("--endpoint", f"{name}=http://h:1")]
+    ran = trimtab("compile", "-f", write(*pools, policy), *endpoints)
+    assert {pool["name"]: pool["addresses"] for pool in json.loads(ran.out)["pools"]}["judge"] == ["h:1"]
+
+
 @pytest.mark.parametrize(
     ("endpoints", "sentence"),
     [

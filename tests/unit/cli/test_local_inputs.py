@@ -47,6 +47,13 @@ def test_policy_pools_and_address(tmp_path: Path) -> None:
     assert inputs.prometheus is None
 
 
+def test_the_pool_that_verifies_runs_too(tmp_path: Path) -> None:
+    judged = {"type": "BestOfN", "verifierPoolRef": {"name": "judge"}}
+    policy = {"spec__classes": [{"name": "math", "tier": "high", "strategy": judged}]}
+    inputs = read(folder_with(tmp_path, *whole(**policy), pool_manifest("judge", **FITTING)))
+    assert list(inputs.pools) == ["low", "high", "judge"]
+
+
 @pytest.mark.parametrize(
     ("manifests", "message"),
     [

@@ -134,24 +134,33 @@ def test_the_priority_is_that_of_the_class():
     assert spec_of(spec__engine={"pod": {"priorityClassName": "serving"}})["priorityClassName"] == "serving"
 
 
-def test_an_isolated_pool_without_the_hub_reaches_its_own_pods_and_dns_alone():
+def test_an_isolated_pool_without_the_hub_reaches_dns_alone():
     offline = pool_of(spec__network={"isolated": True}, spec__model__name="/models/x", spec__model__offline=True)
     made = networkpolicies.of_engines(offline)
     assert made is not None
-    own, dns = made["spec"]["egress"]
-    assert own == {"to": [{"podSelector": {"matchLabels": {"trimtab.dev/pool": "low"}}}]}
+    (dns,) = made["spec"]["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
     online = networkpolicies.of_engines(pool_of(spec__network={"isolated": True}))
     assert online is not None
     assert online["spec"]["policyTypes"] == ["Ingress"]
 
 
-def test_routers_reach_only_the_pools_of_their_own_tiers():
-    policy = load(policy_manifest(spec__router={"network": {"isolated": True, "allowFrom": [{"podSelector": {}}]}}))
+def test_routers_reach_the_pools_that_answer_and_verify():
+    judged = {"type": "BestOfN", "verifierPoolRef": {"name": "judge"}}
+    policy = load(
+        policy_manifest(
+            spec__router={"network": {"isolated": True, "allowFrom": [{"podSelector": {}}]}},
+            spec__classes=[{"name": "math", "tier": "high", "strategy": judged}],
+        )
+    )
     assert isinstance(policy, RoutingPolicy)
-    pools = {name: pool_of(name) for name in ("low", "high", "other")}
+    pools = {name: pool_of(name) for name in ("low", "high", "judge", "other")}
     (made,) = networkpolicies.of_routers(policy, pools)
-    assert made["spec"]["egress"][0]["to"][0]["podSelector"]["matchExpressions"][0]["values"] == ["high", "low"]
+    assert made["spec"]["egress"][0]["to"][0]["podSelector"]["matchExpressions"][0]["values"] == [
+        "high",
+        "judge",
+        "low",
+    ]
     assert made["spec"]["ingress"][0] == {
         "from": [{"podSelector": {}}],
         "ports": [{"protocol": "TCP", "port": 8080}],
