@@ -5,13 +5,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from trimtab_crds.accelerators import SLICE_MARK
+from trimtab_crds.acceleratorspec import AcceleratorRef
 from trimtab_crds.meta import API_VERSION, Condition, ObjectMeta, Rule, Spec, Status, Word
 from trimtab_crds.modelcache import ModelCache, TokenSecret
 from trimtab_crds.networkspec import Network
 from trimtab_crds.nodes import Nodes
 from trimtab_crds.recipespec import Recipe
-from trimtab_crds.scalars import Argument, Gpus, Label, Milliseconds, PositiveTokens, Replicas, Seconds
+from trimtab_crds.scalars import Argument, Gpus, Milliseconds, PositiveTokens, Replicas, Seconds
 
 KIND: Literal["InferencePool"] = "InferencePool"
 MANAGED_FLAGS = (
@@ -294,41 +294,6 @@ class Engine(Spec):
     )
     env: list[EnvVar] = Field(default_factory=list, description="Environment of the engine.", max_length=64)
     pod: PodOverrides = Field(default_factory=PodOverrides, description="Overrides of the engine's pod.")
-
-
-class AcceleratorRef(Spec):
-    """The GPU shape of one replica."""
-
-    name: Label = Field(
-        description="A GPU of the built-in catalogue (`trimtab accelerators` lists it), or a MIG slice of one, such as "
-        "nvidia-h100-80gb-mig-3g-40gb (resource nvidia.com/mig-3g.40gb)."
-    )
-    count: int = Field(default=1, description="GPUs per replica.", ge=1, le=64)
-    allocation: Literal["DevicePlugin", "DRA"] = Field(
-        default="DevicePlugin",
-        description="How pods ask for GPUs: as a resource of the device plugin, or by Dynamic Resource Allocation "
-        "(resource.k8s.io/v1) with a ResourceClaimTemplate.",
-    )
-    device_class_name: str | None = Field(
-        default=None,
-        description="The DeviceClass with allocation DRA; gpu.nvidia.com, or mig.nvidia.com for slices, when absent.",
-        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
-        max_length=253,
-    )
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            f"self.count == 1 || !self.name.contains('{SLICE_MARK}')",
-            lambda a: a.count == 1 or SLICE_MARK not in a.name,
-            "accelerator.count {count} of {name}: MIG slices cannot work together; set count 1, or use whole GPUs",
-        ),
-        Rule(
-            "self.allocation == 'DRA' || !has(self.deviceClassName)",
-            lambda a: a.allocation == "DRA" or a.device_class_name is None,
-            "accelerator.deviceClassName {deviceClassName} has no effect with accelerator.allocation {allocation}; "
-            "set allocation DRA or remove deviceClassName",
-        ),
-    )
 
 
 class Scaling(Spec):

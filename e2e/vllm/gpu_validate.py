@@ -247,7 +247,10 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - whatever it raises is the refusal
             return Answer("parse", _text(error))
         try:
-            config = self._arguments.from_cli_args(options).create_engine_config(self._context)
+            arguments = self._arguments.from_cli_args(options)
+            config = arguments.create_engine_config(self._context, headless=options.headless)
+            # The executor asks for it while the engine starts.
+            _ = config.parallel_config.nnodes_within_dp
         except Exception as error:  # noqa: BLE001 - whatever it raises is the refusal
             return Answer("config", _text(error))
         try:

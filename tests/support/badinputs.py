@@ -241,6 +241,20 @@ BROKEN_RULES = (
         "set allocation DRA or remove deviceClassName",
     ),
     _rule(
+        "pool: GPUs that nodes cannot share evenly",
+        pool_manifest(spec__accelerator={"name": "nvidia-h100-80gb", "count": 8, "nodes": 3}),
+        "spec.accelerator",
+        "accelerator.count 8 is no multiple of accelerator.nodes 3; change one of them: every node of a replica has "
+        "as many GPUs",
+    ),
+    _rule(
+        "pool: a topology for a single node",
+        pool_manifest(spec__accelerator__exclusiveTopology="topology.kubernetes.io/zone"),
+        "spec.accelerator",
+        "accelerator.exclusiveTopology topology.kubernetes.io/zone has no effect with accelerator.nodes 1; "
+        "remove it, or raise nodes",
+    ),
+    _rule(
         "pool: Karpenter without its part",
         pool_manifest(spec__nodes={"mode": "Karpenter"}),
         "spec.nodes",

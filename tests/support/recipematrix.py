@@ -7,7 +7,7 @@ accepts and vLLM refuses, and what Trimtab refuses without need.
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from support.manifests import Manifest, changed, pool_manifest
@@ -17,6 +17,7 @@ from testcluster import vllmnext
 from trimtab_crds.accelerators import CATALOGUE
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.recipespec import Preset, Quantization
+from trimtab_operator.core import nodeflags
 from trimtab_operator.core.choices import choose
 from trimtab_operator.core.recipe import Resolution, flags_of, resolve
 
@@ -65,6 +66,10 @@ def _parallel(tensor: int, pipeline: int, *, data: int = 1, prefillContext: int 
         "spec.recipe.parallelism": sizes | more,
         "spec.accelerator.count": tensor * pipeline * data * prefillContext,
     }
+
+
+def _nodes(nodes: int, changes: Changes, count: int = 0) -> Changes:
+    return {**changes, "spec.accelerator.nodes": nodes, **({"spec.accelerator.count": count} if count else {})}
 
 
 FADING = [
@@ -141,11 +146,34 @@ EXTRAS: Mapping[str, Changes] = {
     "fading mtp": {"spec.recipe.speculation": {"method": "mtp", "tokensByBatchSize": FADING}},
 }
 OVERRIDES = (SPECULATIONS, QUANTIZATIONS, KV_DTYPES, PARALLELISM, BATCHING, OTHERS, CONTEXT_AND_EXPERTS, EXTRAS)
+#: Replicas on several nodes: asked as the node that answers and as the last of the others.
+NODES: Mapping[str, Changes] = {
+    "2 nodes": _nodes(2, {}, count=8),
+    "2 nodes of one GPU": _nodes(2, {}, count=2),
+    "8 nodes of 8 GPUs": _nodes(8, {}, count=64),
+    "3 nodes": _nodes(3, {}, count=12),
+    "tensor 4 over 2 nodes": _nodes(2, _parallel(4, 1)),
+    "tensor 2 pipeline 4 on 2 nodes": _nodes(2, _parallel(2, 4)),
+    "data 2 on 2 nodes": _nodes(2, _parallel(2, 1, data=2, expert=True)),
+    "data 2 of 2 nodes each": _nodes(4, _parallel(4, 1, data=2, expert=True)),
+    "data 4 on 2 nodes": _nodes(2, _parallel(2, 1, data=4, expert=True)),
+    "data 3 on 2 nodes": _nodes(2, _parallel(2, 1, data=3, expert=True)),
+    "prefill context 2 over 2 nodes": _nodes(2, _parallel(2, 1, prefillContext=2)),
+    "decode context 2 of 16 over 2 nodes": _nodes(2, _parallel(16, 1, decodeContext=2)),
+    "mtp on 2 nodes": _nodes(2, _speculation("mtp"), count=8),
+    "ngram on 2 nodes": _nodes(2, _speculation("ngram"), count=8),
+    "offload on 2 nodes": _nodes(2, {"spec.recipe.kvCache": {"offloadGib": 16}}, count=8),
+    "adapters on 2 nodes": _nodes(
+        2, {"spec.recipe.lora": {"modules": [{"name": "a", "path": "/a"}], "maxRank": 64}}, count=8
+    ),
+    "ray on 2 nodes": _nodes(2, {"spec.engine.args": ["--distributed-executor-backend", "ray"]}, count=8),
+    "ray ranks on 2 nodes": _nodes(2, {"spec.engine.args": ["--data-parallel-backend", "ray"]}, count=8),
+}
 
 
 def cases() -> list[Case]:
     """All of them, in a fixed order."""
-    return [*_presets(), *_overrides(), *_mixtures()]
+    return [*_presets(), *_overrides(), *_mixtures(), *_on_nodes()]
 
 
 def _presets() -> Iterator[Case]:
@@ -196,6 +224,25 @@ def _mixtures() -> Iterator[Case]:
             changes |= more
         accelerator, count = chance.choice(ACCELERATORS), chance.choice(COUNTS)
         yield case(model, accelerator, count=count, name=" + ".join(names), changes=changes)
+
+
+def _on_nodes() -> Iterator[Case]:
+    for model in models():
+        for accelerator in ("nvidia-l4-24gb", "nvidia-h100-80gb"):
+            for name, changes in NODES.items():
+                yield from (_of_node(model, accelerator, name, changes, leads=leads) for leads in (True, False))
+        for preset in Preset:
+            changes = _nodes(2, _preset(preset), count=16)
+            yield _of_node(model, "nvidia-h100-80gb", f"{preset} on 2 nodes", changes, leads=True)
+
+
+def _of_node(model: str, accelerator: str, name: str, changes: Changes, *, leads: bool) -> Case:
+    """The case of one node of a replica, with an address and a rank for the variables of its container."""
+    whole, nodes = case(model, accelerator, count=1, name=name, changes=changes), changes["spec.accelerator.nodes"]
+    told = nodeflags.of_leader() if leads else nodeflags.of_worker(rank=str(nodes - 1))
+    argv = (*whole.question.argv, *(word.replace(nodeflags.LEADER_ADDRESS, "192.0.2.1") for word in told))
+    question = replace(whole.question, argv=argv, gpus=whole.question.gpus // nodes)
+    return replace(whole, id=f"{whole.id}, {'leader' if leads else 'worker'}", question=question)
 
 
 def case(model: str, accelerator: str, *, count: int, name: str, changes: Changes) -> Case:

@@ -17,6 +17,12 @@ def engine_command(pool: InferencePool, options: Options, port: int) -> list[str
     resolution = resolve(pool)
     if not resolution.accepted:
         raise UsageError(f"InferencePool {pool.metadata.name}: {'; '.join(resolution.reasons)}")
+    nodes = pool.spec.accelerator.nodes
+    if options.engine == "vllm" and nodes > 1:
+        raise UsageError(
+            f"--engine vllm: accelerator.nodes {nodes} of pool {pool.metadata.name} needs as many machines, and "
+            "this is one; set it to 1, or leave --engine sim"
+        )
     flags = _with(_with(resolution.flags, "--host", HOST), "--port", str(port))
     if options.engine == "vllm":
         return [*_vllm(pool), pool.spec.model.name, *flags]

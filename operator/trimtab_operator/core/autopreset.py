@@ -7,8 +7,9 @@ The capacity model judges: what fits, and how many sequences a replica can run i
 from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.capacity import Replica
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_crds.recipespec import Parallelism, Preset
+from trimtab_crds.recipespec import Preset
 from trimtab_operator.core.choicetypes import Choices
+from trimtab_operator.core.facts import parallelism
 from trimtab_operator.core.replica import planned_rates, replica_of
 
 _FEW_SEQUENCES = 8
@@ -22,8 +23,7 @@ def resolved_preset(pool: InferencePool, gpu: Accelerator) -> tuple[Preset, str]
     asked = pool.spec.recipe.preset
     if asked is not Preset.AUTO:
         return asked, ""
-    parallel = pool.spec.recipe.parallelism or Parallelism(tensor=pool.spec.accelerator.count)
-    plain = replica_of(pool, Choices(parallel=parallel, prefix_caching=True), gpu)
+    plain = replica_of(pool, Choices(parallel=parallelism(pool), prefix_caching=True), gpu)
     if plain is None:
         return Preset.BALANCED, "model.shape is not set, so nothing is known of what fits; set it"
     return _by_memory(pool, plain) or _by_load(pool, plain)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.capacity import Replica
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_crds.recipespec import Quantization, Recipe, SpeculationMethod
+from trimtab_crds.recipespec import Quantization, SpeculationMethod
 from trimtab_operator.core import modelvolume
 from trimtab_operator.core.choicetypes import Choices, SpeculationChoice
 from trimtab_operator.core.engineargs import refused_args, unknown_args
@@ -260,14 +260,16 @@ def _smaller(pool: InferencePool, chosen: Choices) -> str:
 def arguments(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
     """Arguments that would override the recipe, or that vLLM does not have."""
     engine = pool.spec.engine
-    yield from refused_args(engine.args, _set_fields(pool.spec.recipe, chosen))
+    yield from refused_args(engine.args, _set_fields(pool, chosen))
     yield from unknown_args(engine.args, engine.version)
 
 
-def _set_fields(recipe: Recipe, chosen: Choices) -> list[str]:
+def _set_fields(pool: InferencePool, chosen: Choices) -> list[str]:
     """The fields of `OWNED_WHERE_SET` that this recipe sets: before these fields came, engine.args were the place."""
-    asked, parallel, batching, cache = chosen.speculation, chosen.parallel, recipe.batching, recipe.kv_cache
+    recipe, asked, parallel = pool.spec.recipe, chosen.speculation, chosen.parallel
+    batching, cache = recipe.batching, recipe.kv_cache
     fields = {
+        "accelerator.nodes": pool.spec.accelerator.nodes > 1,
         "recipe.speculation.method dflash": asked is not None and asked.method is SpeculationMethod.DFLASH,
         "recipe.parallelism": parallel.expert or parallel.data > 1 or parallel.decode_context > 1,
         "recipe.batching": not chosen.chunked_prefill or (batching and batching.long_prefill_threshold),

@@ -56,6 +56,11 @@ def labels(*, component: str, instance: str, key: str) -> dict[str, str]:
     }
 
 
+def pool_selector(pool: InferencePool) -> dict[str, str]:
+    """The labels that only the pool's pods have."""
+    return {names.POOL_LABEL: names.label_value(pool.metadata.name)}
+
+
 def queue_labels(owner: Owner) -> dict[str, str]:
     """The owner's labels that queue its pods."""
     return {key: value for key, value in owner.metadata.labels.items() if key in QUEUE_LABELS}

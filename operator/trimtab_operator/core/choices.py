@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from trimtab_crds.accelerators import Accelerator
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_crds.recipespec import Parallelism, Preset, Quantization, Recipe, SpeculationMethod
+from trimtab_crds.recipespec import Preset, Quantization, Recipe, SpeculationMethod
 from trimtab_operator.core.autopreset import resolved_preset
 from trimtab_operator.core.choicetypes import Choices, Drop, SpeculationChoice
 from trimtab_operator.core.facts import (
@@ -22,6 +22,7 @@ from trimtab_operator.core.facts import (
     has_fp8_attention,
     lacks_package,
     latent_attention,
+    parallelism,
     runs_in_float32,
 )
 from trimtab_operator.core.presets import PRESETS, PresetChoices
@@ -47,9 +48,8 @@ def choose(pool: InferencePool, gpu: Accelerator) -> tuple[Choices, list[Drop]]:
     name = resolved_preset(pool, gpu)[0]
     preset = PRESETS[name]
     drops: list[Drop] = []
-    parallel = recipe.parallelism or Parallelism(tensor=pool.spec.accelerator.count)
     chosen = Choices(
-        parallel=parallel,
+        parallel=parallelism(pool),
         prefix_caching=recipe.prefix_caching is not False,
         performance_mode=preset.performance_mode,
         quantization=recipe.quantization or _preset_quantization(pool, name, gpu, drops),

@@ -1,6 +1,6 @@
 """Every child that a pool or a policy should have, as full manifests for server-side apply.
 
-Pure and complete: whoever holds the manifests can compare, apply or print them. `.spec.replicas` of a pool's Deployment
+Pure and complete: whoever holds the manifests can compare, apply or print them. `.spec.replicas` of a pool's workload
 appears only where the caller passes it (at creation): from then on it has another writer.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.routingpolicy import RoutingPolicy
 from trimtab_crds.wire import RouterConfig
-from trimtab_operator.core import childmeta, enginepod, names, networkpolicies, routerpod
+from trimtab_operator.core import childmeta, names, networkpolicies, routerpod, workloads
 from trimtab_operator.core.recipe import Resolution
 
 Manifest = dict[str, Any]
@@ -25,63 +25,35 @@ class ChildSettings:
     router_image: str
 
 
-def pool_selector(pool: InferencePool) -> dict[str, str]:
-    """The labels that only the pool's pods have."""
-    return {names.POOL_LABEL: names.label_value(pool.metadata.name)}
-
-
 def policy_selector(policy: RoutingPolicy) -> dict[str, str]:
     """The labels that only the policy's router pods have."""
     return {names.POLICY_LABEL: names.label_value(policy.metadata.name)}
 
 
 def pool_objects(pool: InferencePool, resolution: Resolution, *, replicas: int | None) -> list[Manifest]:
-    """Services, PodDisruptionBudget, NetworkPolicy and the present revision's Deployment of a pool that was accepted.
+    """Services, PodDisruptionBudget, NetworkPolicy and the present revision's workload of a pool that was accepted.
 
-    The Deployment's name ends in a digest of its pod template: another template is another Deployment. With a canary
-    the revision has a Service of its own. `replicas` None leaves the number of replicas to its own writer.
+    The workload (a Deployment, or a LeaderWorkerSet where a replica has several nodes) comes last. Its name ends in a
+    digest of its pod template: another template is another workload. With a canary the revision has a Service of its
+    own. `replicas` None leaves the number of replicas to its own writer.
     """
-    name, selector = names.engine_name(pool.metadata.name), pool_selector(pool)
+    name, selector = names.engine_name(pool.metadata.name), childmeta.pool_selector(pool)
     labels = childmeta.labels(component="engine", instance=pool.metadata.name, key=names.POOL_LABEL)
-    revision, deployment = _revision(pool, resolution, labels)
+    revision, workload = workloads.revision(pool, resolution.flags, labels)
     serving = {**selector, names.SERVING_LABEL: names.SERVING}
     services = [_engine_service(pool, name, labels, serving)]
     if pool.spec.rollout.canary is not None:
-        own = names.revision_name(pool.metadata.name, revision)
+        own = workloads.service_of(pool, revision)
         services.append(_engine_service(pool, own, labels, {**serving, names.REVISION_LABEL: revision}))
     budget = childmeta.disruption_budget(pool, name, child_labels=labels, selector=selector)
     network = networkpolicies.of_engines(pool)
     # The NetworkPolicy before the pods that it isolates.
     before = [*services, budget, *([network] if network else [])]
-    children = [childmeta.stamped(manifest) for manifest in (*before, deployment)]
+    children = [childmeta.stamped(manifest) for manifest in (*before, workload)]
     if replicas is not None:
-        # After the digest: creating and keeping a Deployment is the same desire.
+        # After the digest: creating and keeping a workload is the same desire.
         children[-1]["spec"]["replicas"] = replicas
     return children
-
-
-def _revision(pool: InferencePool, resolution: Resolution, labels: dict[str, str]) -> tuple[str, Manifest]:
-    """The name of the present revision, and its Deployment."""
-    queued = labels | childmeta.queue_labels(pool)
-    template = enginepod.pod_template(pool, resolution.flags, {**queued, names.SERVING_LABEL: names.SERVING})
-    revision = enginepod.revision_of(template)
-    own = {names.REVISION_LABEL: revision}
-    template["metadata"]["labels"] |= own
-    name = names.revision_name(pool.metadata.name, revision)
-    deployment: Manifest = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": childmeta.metadata(pool, name, {**queued, **own}),
-        "spec": {
-            "selector": {"matchLabels": {**pool_selector(pool), **own}},
-            # The template never changes; should somebody change it, no replica starts beside the one it replaces.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
-            "revisionHistoryLimit": 1,
-            "progressDeadlineSeconds": pool.spec.rollout.progress_deadline_seconds,
-            "template": template,
-        },
-    }
-    return revision, deployment
 
 
 def _engine_service(pool: InferencePool, name: str, labels: dict[str, str], selector: dict[str, str]) -> Manifest:

@@ -28,6 +28,8 @@ OWNED: Mapping[str, str] = MappingProxyType(
         "-dp": "recipe.parallelism.data",
         "--prefill-context-parallel-size": "recipe.parallelism.prefillContext",
         "-pcp": "recipe.parallelism.prefillContext",
+        "--nnodes": "accelerator.nodes",
+        "-n": "accelerator.nodes",
         "--performance-mode": "recipe.preset",
         "--quantization": "recipe.quantization",
         "--quantization-config": "recipe.quantization",
@@ -56,14 +58,14 @@ BREAKING: Mapping[str, str] = MappingProxyType(
         "--ssl-certfile": "routers and probes speak plain HTTP inside the cluster",
         "--root-path": "routers and probes need the engine's usual paths",
         "--config": "a file of flags can override the recipe; list the flags in engine.args",
-        "--headless": "the engine must answer requests",
-        "--nnodes": "a replica is one pod",
+        "--headless": "the operator sets it on the nodes of a replica that answer no requests",
     }
 )
 #: Flags that a field owns where the recipe sets it; engine.args may set them elsewhere.
 OWNED_WHERE_SET: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "recipe.speculation.method dflash": {"--attention-backend": ""},
+        "accelerator.nodes": {"--node-rank": "", "-r": "", "--master-addr": ""},
         "recipe.parallelism": {
             "--enable-expert-parallel": ".expert",
             "-ep": ".expert",
@@ -85,14 +87,39 @@ OWNED_WHERE_SET: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
     }
 )
+#: Flags that break what the nodes of one replica rely on, where it has several.
+BREAKING_ON_NODES: Mapping[str, str] = MappingProxyType(
+    {
+        "--distributed-executor-backend": "nodes of one replica work together by mp, which vLLM chooses by itself",
+        **dict.fromkeys(
+            ("--api-server-count", "-asc"),
+            "it is for all nodes of a replica, and those that answer no requests refuse it",
+        ),
+        **dict.fromkeys(
+            (
+                "--data-parallel-address",
+                "--data-parallel-backend",
+                "--data-parallel-external-lb",
+                "--data-parallel-hybrid-lb",
+                "--data-parallel-multi-port-external-lb",
+                "--data-parallel-rank",
+                "--data-parallel-size-local",
+                "--data-parallel-start-rank",
+            ),
+            "it is for all nodes of a replica, and ranks follow from accelerator.nodes and recipe.parallelism.data",
+        ),
+    }
+)
 
 
 def refused_args(args: Sequence[str], fields: Collection[str] = ()) -> list[str]:
     """One sentence for every argument that sets what the recipe or the pool owns; `fields` are those it sets."""
-    owned = dict(OWNED)
+    owned, breaking = dict(OWNED), dict(BREAKING)
     for name in fields:
         owned |= {flag: name + part for flag, part in OWNED_WHERE_SET[name].items()}
-    sentences = (_refusal(arg, owned) for arg in args)
+    if "accelerator.nodes" in fields:
+        breaking |= BREAKING_ON_NODES
+    sentences = (_refusal(arg, owned, breaking) for arg in args)
     return [sentence for sentence in sentences if sentence]
 
 
@@ -127,17 +154,17 @@ def _plain(arg: str) -> str:
     return arg.split("=", 1)[0].split(".", 1)[0].replace("_", "-")
 
 
-def _refusal(arg: str, owned: Mapping[str, str]) -> str | None:
+def _refusal(arg: str, owned: Mapping[str, str], breaking: Mapping[str, str]) -> str | None:
     if not arg.startswith("-") or _is_number(arg):
         return None
     if arg == "--":
         return "engine.args -- ends the list of flags, and what follows it would be lost; remove it"
-    flag = _flag_of(arg, {**owned, **BREAKING})
+    flag = _flag_of(arg, {**owned, **breaking})
     if flag is None:
         return None
     if flag in owned:
         return f"engine.args {arg} sets {flag}, which the recipe owns; remove it and use {owned[flag]}"
-    return f"engine.args {arg} is refused: {BREAKING[flag]}"
+    return f"engine.args {arg} is refused: {breaking[flag]}"
 
 
 def _flag_of(arg: str, known: Mapping[str, str]) -> str | None:

@@ -1,4 +1,4 @@
-"""The pod of one replica: vLLM with the resolved flags, hardened, with time to load and time to drain."""
+"""The pods of one replica, one per node: vLLM with the resolved flags, hardened, with time to load and to drain."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 from trimtab_crds.accelerators import NVIDIA_RESOURCE, Accelerator, accelerator
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_operator.core import childmeta, gpuclaim, modelvolume, names, nodepools
+from trimtab_operator.core import childmeta, gpuclaim, modelvolume, names, nodeflags, nodepools
 from trimtab_operator.core.placement import placement
 
 Manifest = dict[str, Any]
@@ -22,18 +22,37 @@ _HOME = names.OWN_VOLUMES["trimtab-home"]
 
 
 def pod_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, str]) -> Manifest:
-    """The pod template of the pool's Deployment."""
+    """The template of the pods that answer requests: of all, or of the first of every replica's nodes."""
+    several = pool.spec.accelerator.nodes > 1
+    container = _container(pool, (*flags, *nodeflags.of_leader()) if several else flags)
+    container |= {
+        "ports": [{"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
+        **_probes(),
+        "lifecycle": {"preStop": {"sleep": {"seconds": childmeta.PRE_STOP_SECONDS}}},
+    }
+    annotations = {**childmeta.scraped(names.ENGINE_PORT), **_annotations(pool)}
+    spec = {**_spec(pool, container), "terminationGracePeriodSeconds": grace_seconds(pool)}
+    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+
+
+def worker_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, str]) -> Manifest:
+    """The template of the pods on a replica's other nodes: no port, so no probes; LeaderWorkerSet ends them last."""
+    container = _container(pool, (*flags, *nodeflags.of_worker()))
+    spec = {**_spec(pool, container), "terminationGracePeriodSeconds": _MARGIN_SECONDS}
+    return {"metadata": {"labels": labels, "annotations": _annotations(pool)}, "spec": spec}
+
+
+def _spec(pool: InferencePool, container: Manifest) -> Manifest:
     gpu = accelerator(pool.spec.accelerator.name)
     overrides = pool.spec.engine.pod
     spec: Manifest = {
         "automountServiceAccountToken": False,
         # Service links would inject `<SERVICE>_PORT` variables; those of a Service named vllm stop vLLM.
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": grace_seconds(pool),
         # Else the kubelet changes the owner of every file of a large cache at every start.
         "securityContext": {**childmeta.pod_security(overrides.run_as_user), "fsGroupChangePolicy": "OnRootMismatch"},
         "tolerations": _tolerations(pool),
-        "containers": [_container(pool, flags, gpu)],
+        "containers": [container],
         "volumes": [*_own_volumes(), *modelvolume.volumes(pool), *overrides.volumes],
         **placement(pool),
         **gpuclaim.pod_claims(pool),
@@ -44,16 +63,17 @@ def pod_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, st
         spec["nodeSelector"] = selector
     elif gpu.labels:
         spec["affinity"] = _prefers(gpu)
-    annotations = {
-        **childmeta.scraped(names.ENGINE_PORT),
-        **nodepools.pod_annotations(pool),
-        **gpuclaim.pod_annotations(pool),
-    }
-    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+    return spec
 
 
-def revision_of(template: Manifest) -> str:
-    """Eight hex digits that name a template."""
+def _annotations(pool: InferencePool) -> dict[str, str]:
+    nodes = pool.spec.accelerator.nodes
+    several = {names.NODES_ANNOTATION: str(nodes)} if nodes > 1 else {}
+    return {**nodepools.pod_annotations(pool), **gpuclaim.pod_annotations(pool), **several}
+
+
+def revision_of(template: Any) -> str:
+    """Eight hex digits that name a template, or several."""
     return hashlib.sha256(json.dumps(childmeta.without_nulls(template), sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -62,31 +82,34 @@ def grace_seconds(pool: InferencePool) -> int:
     return childmeta.PRE_STOP_SECONDS + pool.spec.drain.deadline_seconds + _MARGIN_SECONDS
 
 
-def _container(pool: InferencePool, flags: Iterable[str], gpu: Accelerator) -> Manifest:
+def _container(pool: InferencePool, flags: Iterable[str]) -> Manifest:
     engine = pool.spec.engine
-    failures = STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS
     return {
         "name": CONTAINER,
         "image": engine.image,
         "command": [*engine.command, pool.spec.model.name, *flags],
         "env": _environment(pool),
-        "ports": [{"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
-        "resources": _resources(pool, gpu),
-        "startupProbe": childmeta.http_probe(
-            "/health", "http", period_seconds=_STARTUP_PERIOD_SECONDS, failures=failures
-        ),
-        "readinessProbe": childmeta.http_probe("/health", "http", period_seconds=5, failures=3),
-        "livenessProbe": childmeta.http_probe("/health", "http", period_seconds=10, failures=6),
-        "lifecycle": {"preStop": {"sleep": {"seconds": childmeta.PRE_STOP_SECONDS}}},
+        "resources": _resources(pool),
         "securityContext": childmeta.container_security(),
         "volumeMounts": _mounts(pool),
     }
 
 
-def _resources(pool: InferencePool, gpu: Accelerator) -> Manifest:
+def _probes() -> Manifest:
+    failures = STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS
+    return {
+        "startupProbe": childmeta.http_probe(
+            "/health", "http", period_seconds=_STARTUP_PERIOD_SECONDS, failures=failures
+        ),
+        "readinessProbe": childmeta.http_probe("/health", "http", period_seconds=5, failures=3),
+        "livenessProbe": childmeta.http_probe("/health", "http", period_seconds=10, failures=6),
+    }
+
+
+def _resources(pool: InferencePool) -> Manifest:
     """The GPUs, as a resource or as a claim, beside what the user asks for."""
-    overrides, claimed = pool.spec.engine.pod, gpuclaim.is_claimed(pool)
-    gpus = {} if claimed else {gpu.resource: str(pool.spec.accelerator.count)}
+    overrides, claimed, asked = pool.spec.engine.pod, gpuclaim.is_claimed(pool), pool.spec.accelerator
+    gpus = {} if claimed else {accelerator(asked.name).resource: str(asked.gpus_per_node)}
     claims: Manifest = {"claims": [{"name": gpuclaim.CLAIM}]} if claimed else {}
     return {"requests": {**overrides.requests, **gpus}, "limits": {**overrides.limits, **gpus}, **claims}
 

@@ -3,7 +3,8 @@
 import re
 
 from trimtab_crds.accelerators import Accelerator
-from trimtab_crds.inferencepool import Model
+from trimtab_crds.inferencepool import InferencePool, Model
+from trimtab_crds.recipespec import Parallelism
 
 BFLOAT16_CAPABILITY = (8, 0)
 _UPSTREAM_IMAGE = re.compile(r"(^|/)vllm/vllm-openai([:@]|$)")
@@ -11,6 +12,15 @@ _QUANTIZED_NAME = (
     (4, re.compile(r"awq|gptq|int4|w4a16|fp4|gpt-oss|4bit", re.IGNORECASE)),
     (8, re.compile(r"fp8|int8|w8a8|8bit", re.IGNORECASE)),
 )
+
+
+def parallelism(pool: InferencePool) -> Parallelism:
+    """What the recipe asks for, else tensor parallelism within a node and pipeline stages over nodes.
+
+    Source: vLLM docs, serving/parallelism_scaling: links between nodes are too slow for tensor parallelism.
+    """
+    gpus = pool.spec.accelerator
+    return pool.spec.recipe.parallelism or Parallelism(tensor=gpus.gpus_per_node, pipeline=gpus.nodes)
 
 
 def capability(gpu: Accelerator) -> tuple[int, int]:

@@ -49,12 +49,12 @@ def pod_claims(pool: InferencePool) -> Manifest:
 
 def pod_annotations(pool: InferencePool) -> dict[str, str]:
     """How many GPUs the pod claims, for whoever counts them by pods."""
-    return {names.GPUS_ANNOTATION: str(pool.spec.accelerator.count)} if is_claimed(pool) else {}
+    return {names.GPUS_ANNOTATION: str(pool.spec.accelerator.gpus_per_node)} if is_claimed(pool) else {}
 
 
 def _spec(pool: InferencePool) -> Manifest:
     wanted = pool.spec.accelerator
-    exactly = {**_devices(pool), "allocationMode": "ExactCount", "count": wanted.count}
+    exactly = {**_devices(pool), "allocationMode": "ExactCount", "count": wanted.gpus_per_node}
     return {"spec": {"devices": {"requests": [{"name": CLAIM, "exactly": exactly}]}}}
 
 

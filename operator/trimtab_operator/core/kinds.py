@@ -25,6 +25,7 @@ class Kind:
 POOL = Kind(API_VERSION, "InferencePool", "inferencepools")
 POLICY = Kind(API_VERSION, "RoutingPolicy", "routingpolicies")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+LEADER_WORKER_SET = Kind("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "leaderworkersets")
 SERVICE = Kind("v1", "Service", "services")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
@@ -40,10 +41,23 @@ LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
 #: Kinds of other projects, in no namespace: not watched, and there only where their project is installed.
 NODE_KINDS = (NODE_POOL, COMPUTE_CLASS)
+#: Kinds that hold a pool's replicas; the second is of another project and not watched.
+WORKLOADS = (DEPLOYMENT, LEADER_WORKER_SET)
 #: Autoscalers of others, which may drive a pool by its `/scale`.
 AUTOSCALER_KINDS = (AUTOSCALER, SCALED_OBJECT)
 CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, NETWORK_POLICY)
 BY_NAME = {
     kind.kind: kind
-    for kind in (POOL, POLICY, *CHILDREN, *NODE_KINDS, *AUTOSCALER_KINDS, CLAIM_TEMPLATE, POD, EVENT, LEASE)
+    for kind in (
+        POOL,
+        POLICY,
+        *CHILDREN,
+        LEADER_WORKER_SET,
+        *NODE_KINDS,
+        *AUTOSCALER_KINDS,
+        CLAIM_TEMPLATE,
+        POD,
+        EVENT,
+        LEASE,
+    )
 }

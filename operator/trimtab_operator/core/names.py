@@ -32,6 +32,8 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "trimtab"
 #: On pods whose GPUs are claimed by Dynamic Resource Allocation: how many, since the pod only names a template.
 GPUS_ANNOTATION = f"{GROUP}/gpus"
+#: On pods of a replica with several nodes: how many.
+NODES_ANNOTATION = f"{GROUP}/nodes"
 #: On a pool's Deployments and pods: which template they are of.
 REVISION_LABEL = f"{GROUP}/revision"
 #: On engine pods: whether the pool's Services lead to them; "false" while they drain.
@@ -57,6 +59,7 @@ CONFIG_KEY = "router.json"
 OWN_VOLUMES = {"trimtab-tmp": "/tmp", "trimtab-home": "/home/engine", "trimtab-shm": "/dev/shm"}  # noqa: S108
 
 _LABEL_LENGTH = 63
+_GROUP_LENGTH = 45
 _DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -68,6 +71,19 @@ def engine_name(pool: str) -> str:
 def revision_name(pool: str, revision: str) -> str:
     """Name of the Deployment of one revision of a pool, and of the Service that leads to it alone."""
     return _child(pool, f"engine-{revision}")
+
+
+def group_name(pool: str, revision: str) -> str:
+    """Name of the LeaderWorkerSet of one revision of a pool.
+
+    It is shorter: names of its pods end in two numbers, and a label of these pods in a digest too.
+    """
+    return _child(pool, f"engine-{revision}", length=_GROUP_LENGTH)
+
+
+def canary_name(pool: str, revision: str) -> str:
+    """Name of the Service that leads to one revision alone where a LeaderWorkerSet has its name for its own Service."""
+    return _child(pool, f"engine-{revision}-canary")
 
 
 def router_name(policy: str) -> str:
@@ -83,12 +99,12 @@ def nodes_name(namespace: str, pool: str) -> str:
 
 def engine_host(pool: str, namespace: str) -> str:
     """DNS name whose addresses are the ready replicas of a pool, inside the cluster."""
-    return f"{engine_name(pool)}.{namespace}.svc"
+    return host(engine_name(pool), namespace)
 
 
-def revision_host(pool: str, revision: str, namespace: str) -> str:
-    """The same for the replicas of one revision."""
-    return f"{revision_name(pool, revision)}.{namespace}.svc"
+def host(service: str, namespace: str) -> str:
+    """DNS name of a headless Service."""
+    return f"{service}.{namespace}.svc"
 
 
 def label_value(name: str) -> str:
@@ -96,13 +112,13 @@ def label_value(name: str) -> str:
     return name if len(name) <= _LABEL_LENGTH else f"{name[: _LABEL_LENGTH - 9].rstrip('-.')}-{_hash(name)}"
 
 
-def _child(name: str, suffix: str) -> str:
-    if _DNS_LABEL.fullmatch(name) and len(name) + 1 + len(suffix) <= _LABEL_LENGTH:
+def _child(name: str, suffix: str, *, length: int = _LABEL_LENGTH) -> str:
+    if _DNS_LABEL.fullmatch(name) and len(name) + 1 + len(suffix) <= length:
         return f"{name}-{suffix}"
     cleaned = re.sub(r"[^a-z0-9-]", "-", name)
     if not cleaned[:1].isalpha():
         cleaned = f"x{cleaned}"
-    room = _LABEL_LENGTH - len(suffix) - 10
+    room = length - len(suffix) - 10
     return f"{cleaned[:room].rstrip('-')}-{_hash(name)}-{suffix}"
 
 

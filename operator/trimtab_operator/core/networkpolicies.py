@@ -31,13 +31,18 @@ def of_engines(pool: InferencePool) -> Manifest | None:
     network, selector = pool.spec.network, {"matchLabels": {names.POOL_LABEL: names.label_value(pool.metadata.name)}}
     if not network.isolated:
         return None
+    # Nodes of a replica choose the ports that they meet at.
+    same = [{"podSelector": selector}] if pool.spec.accelerator.nodes > 1 else []
     spec: Manifest = {
         "podSelector": selector,
         "policyTypes": ["Ingress"],
-        "ingress": [_from([_OPERATOR, _PROMETHEUS, *network.allow_from], names.ENGINE_PORT)],
+        "ingress": [
+            _from([_OPERATOR, _PROMETHEUS, *network.allow_from], names.ENGINE_PORT),
+            *({"from": [peer]} for peer in same),
+        ],
     }
     if pool.spec.model.offline:
-        spec |= {"policyTypes": ["Ingress", "Egress"], "egress": [_DNS]}
+        spec |= {"policyTypes": ["Ingress", "Egress"], "egress": [_DNS, *({"to": [peer]} for peer in same)]}
     labels = childmeta.labels(component="engine", instance=pool.metadata.name, key=names.POOL_LABEL)
     return _policy(childmeta.metadata(pool, names.engine_name(pool.metadata.name), labels), spec)
 

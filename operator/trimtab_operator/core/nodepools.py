@@ -183,7 +183,7 @@ def _compute_class(pool: InferencePool, wanted: GKEComputeClass, gpu: Accelerato
 
 
 def _priority(priority: ComputePriority, pool: InferencePool, gpu: Accelerator) -> Manifest:
-    count = priority.gpus or pool.spec.accelerator.count
+    count = priority.gpus or pool.spec.accelerator.gpus_per_node
     out: Manifest = {"gpu": {"type": gpu.labels[GKE_LABEL], "count": count}, "spot": priority.spot}
     if priority.machine_type is not None:
         out["machineType"] = priority.machine_type
@@ -217,13 +217,13 @@ def _karpenter_refusals(pool: InferencePool, karpenter: Karpenter) -> Iterator[s
 
 
 def _compute_class_refusals(pool: InferencePool, wanted: GKEComputeClass) -> Iterator[str]:
-    name, count = pool.spec.accelerator.name, pool.spec.accelerator.count
+    gpus, name = pool.spec.accelerator, pool.spec.accelerator.name
+    asked, why = f"accelerator.count {gpus.count}", "a replica needs all its GPUs on one node"
+    if gpus.nodes > 1:
+        asked, why = f"{asked} over accelerator.nodes {gpus.nodes}", "every node needs its part of them"
     if GKE_LABEL not in accelerator(name).labels:
         offered = ", ".join(gpu.name for gpu in CATALOGUE.values() if GKE_LABEL in gpu.labels)
         yield f"accelerator.name {name} is not offered by GKE; use nodes.mode Static, or one of {offered}"
     for i, priority in enumerate(wanted.priorities):
-        if priority.gpus is not None and priority.gpus < count:
-            yield (
-                f"nodes.gkeComputeClass.priorities[{i}].gpus {priority.gpus} is below accelerator.count {count}; "
-                "raise it: a replica needs all its GPUs on one node"
-            )
+        if priority.gpus is not None and priority.gpus < gpus.gpus_per_node:
+            yield (f"nodes.gkeComputeClass.priorities[{i}].gpus {priority.gpus} is below {asked}; raise it: {why}")

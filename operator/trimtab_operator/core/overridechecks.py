@@ -58,6 +58,20 @@ def experts(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator
         )
 
 
+def nodes(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """A rank of data parallelism has whole nodes, or a node has whole ranks."""
+    gpus, parallel = pool.spec.accelerator, chosen.parallel
+    if gpus.nodes == 1:
+        return
+    per_rank = gpus.count // parallel.data
+    if gpus.gpus_per_node % per_rank and per_rank % gpus.gpus_per_node:
+        yield (
+            f"recipe.parallelism.data {parallel.data} makes ranks of {per_rank} GPUs, and accelerator.nodes "
+            f"{gpus.nodes} have {gpus.gpus_per_node} GPUs each; change one so that a node holds whole ranks, or a rank "
+            "whole nodes (source: vLLM, config/parallel.py, nnodes_within_dp)"
+        )
+
+
 def prefill_context(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
     """Prompts that several GPUs read together: latent attention only, and hardly anything beside it."""
     parallel, source = chosen.parallel, "(source: vLLM, v1/worker/gpu, prefill context parallelism)"
@@ -196,6 +210,7 @@ def sleep(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterator[
 OVERRIDE_CHECKS = (
     attention,
     experts,
+    nodes,
     prefill_context,
     decode_context,
     chunks,

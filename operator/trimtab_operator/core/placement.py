@@ -18,6 +18,8 @@ def placement(pool: InferencePool) -> Manifest:
     """Fields of the pod's spec."""
     asked, priority = pool.spec.engine.pod.topology_spread, pool.spec.engine.pod.priority_class_name
     own = {"labelSelector": {"matchLabels": {names.POOL_LABEL: names.label_value(pool.metadata.name)}}}
-    spread = [{**own, **constraint} for constraint in (_SPREAD if asked is None else asked)]
+    # Nodes of one replica belong close together.
+    usual = _SPREAD if pool.spec.accelerator.nodes == 1 else ()
+    spread = [{**own, **constraint} for constraint in (usual if asked is None else asked)]
     found: Manifest = {"topologySpreadConstraints": spread} if spread else {}
     return {**found, "priorityClassName": priority} if priority else found

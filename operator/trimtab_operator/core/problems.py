@@ -49,6 +49,15 @@ def claims_api_missing(api: str) -> Problem:
     return Problem("NodesApiMissing", message, passing=True)
 
 
+def groups_api_missing(nodes: int, api: str) -> Problem:
+    """What makes replicas on several nodes is not installed."""
+    message = (
+        f"accelerator.nodes {nodes} needs {api}, which this cluster does not serve; "
+        "install LeaderWorkerSet (lws.sigs.k8s.io), or set accelerator.nodes to 1"
+    )
+    return Problem("GroupsApiMissing", message, passing=True)
+
+
 def nodes_forbidden(mode: str, what: str) -> Problem:
     """The operator may not write outside of namespaces."""
     message = (

@@ -13,6 +13,7 @@ from trimtab_crds.accelerators import accelerator
 from trimtab_crds.capacity import Replica
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.recipespec import Parallelism, Quantization
+from trimtab_operator.core import nodeflags
 from trimtab_operator.core.autopreset import resolved_preset
 from trimtab_operator.core.checks import CHECKS
 from trimtab_operator.core.choices import choose
@@ -70,7 +71,7 @@ def resolve(pool: InferencePool) -> Resolution:
 
 def flags_of(pool: InferencePool, chosen: Choices) -> tuple[str, ...]:
     """The choices as flags, checked or not."""
-    return (*_identity(pool), *_engine(chosen), *_extras(pool), *_ending(pool))
+    return (*_identity(pool), *nodeflags.of_all(pool), *_engine(chosen), *_extras(pool), *_ending(pool))
 
 
 def replica_for(pool: InferencePool) -> Replica | None:

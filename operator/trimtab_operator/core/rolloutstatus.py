@@ -5,7 +5,7 @@ from typing import Any
 
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.wire import CanaryConfig
-from trimtab_operator.core import conditions, names
+from trimtab_operator.core import conditions, names, workloads
 from trimtab_operator.core.conditions import Fact, timestamp
 from trimtab_operator.core.observe import Observation, observe
 from trimtab_operator.core.revisions import PoolReplicas
@@ -61,7 +61,7 @@ def canary_of(pool: InferencePool, replicas: PoolReplicas, *, now: float) -> Can
     target, canary = replicas.target, pool.spec.rollout.canary
     if target is None or canary is None or phase(replicas, pool.spec.rollout, now=now) is not Phase.CANARY:
         return None
-    host = names.revision_host(pool.metadata.name, target.revision, pool.metadata.namespace)
+    host = names.host(workloads.service_of(pool, target.revision), pool.metadata.namespace)
     return CanaryConfig(host=host, weight_percent=canary.weight_percent)
 
 

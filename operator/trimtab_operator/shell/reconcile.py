@@ -14,19 +14,19 @@ from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import Resource, SpecInvalid, load
 from trimtab_crds.routingpolicy import RoutingPolicy
 from trimtab_crds.wire import CanaryConfig, RouterConfig
-from trimtab_operator.core import names, nodepools
+from trimtab_operator.core import names, nodepools, workloads
 from trimtab_operator.core.autoscalers import owner_of, scaling_owned
 from trimtab_operator.core.claims import claims
 from trimtab_operator.core.conditions import Fact
 from trimtab_operator.core.desired import policy_objects, pool_objects, router_address
-from trimtab_operator.core.kinds import DEPLOYMENT, POLICY, POOL
+from trimtab_operator.core.kinds import DEPLOYMENT, LEADER_WORKER_SET, POLICY, POOL
 from trimtab_operator.core.nodesready import nodes_ready, recent
 from trimtab_operator.core.observe import Observation, gpus_held, observe
 from trimtab_operator.core.ownership import is_owned
 from trimtab_operator.core.pacing import Result
 from trimtab_operator.core.policystatus import PolicyView, policy_status
 from trimtab_operator.core.poolstatus import PoolView, pool_status
-from trimtab_operator.core.problems import Problem, recipe_refused, spec_invalid
+from trimtab_operator.core.problems import Problem, groups_api_missing, recipe_refused, spec_invalid
 from trimtab_operator.core.recipe import Resolution, resolve
 from trimtab_operator.core.revisions import PoolReplicas, pool_replicas
 from trimtab_operator.core.rolloutstatus import canary_of, observe_pool
@@ -52,6 +52,9 @@ async def reconcile_pool(deps: Deps, key: Key) -> Result:
         no_nodes = spec_invalid(refused) if (refused := nodepools.refusals(pool)) else None
         if not resolution.accepted:
             problem = recipe_refused(resolution.reasons)
+        elif workloads.kind_of(pool) == LEADER_WORKER_SET:
+            api = f"{LEADER_WORKER_SET.api_version} {LEADER_WORKER_SET.kind}"
+            problem = groups_api_missing(pool.spec.accelerator.nodes, api)
         elif no_nodes is None:
             # A new Deployment starts empty: replicas come from their one writer, under the GPU budget.
             objects = pool_objects(pool, resolution, replicas=0)

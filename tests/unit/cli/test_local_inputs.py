@@ -140,6 +140,14 @@ def test_real_engines_run_the_pools_own_command(tmp_path: Path, monkeypatch: pyt
     assert not [word for word in argv if word.startswith("--sim")]
 
 
+def test_a_replica_on_several_nodes_is_for_several_machines() -> None:
+    changes = {"spec__accelerator": {"name": "nvidia-l4-24gb", "count": 4, "nodes": 2}, "spec__model__shape": shape()}
+    wide = InferencePool.model_validate(pool_manifest("wide", **changes))
+    assert "--nnodes" in engine_command(wide, Options(files=()), 1234)
+    with pytest.raises(UsageError, match=r"accelerator\.nodes 2 of pool wide needs as many machines"):
+        engine_command(wide, Options(files=(), engine="vllm"), 1234)
+
+
 def test_simulated_engines_know_gpu_shape_and_time() -> None:
     defaults = {"experts": 0, "latentAttention": False, "windowTokens": 0, "float16Overflows": False}
     argv = command(time_scale=5.0, startup_seconds=2.0)

@@ -67,6 +67,19 @@ POOLS = {
         },
         spec__drain={"deadlineSeconds": 3600},
     ),
+    "two-nodes": pool_manifest(
+        "wide",
+        metadata__uid="44444444-4444-4444-4444-444444444444",
+        spec__accelerator={
+            "name": "nvidia-h100-80gb",
+            "count": 16,
+            "nodes": 2,
+            "exclusiveTopology": "cloud.google.com/gke-nodepool",
+        },
+        spec__model={"name": "/models/large", "cache": {"claimName": "weights", "readOnly": True}, "offline": True},
+        spec__network={"isolated": True},
+        spec__rollout={"canary": {}},
+    ),
 }
 
 
@@ -103,15 +116,18 @@ def test_children_of_a_policy(routers: int):
 
 
 def pod_specs() -> list[Any]:
-    plain = load_pool(POOLS["everything"])
-    children = pool_objects(plain, resolve(plain), replicas=0)
+    pools = [load_pool(POOLS[name]) for name in ("everything", "two-nodes")]
+    plain = pools[0]
+    children = [child for pool in pools for child in pool_objects(pool, resolve(pool), replicas=0)]
     policy = load(policy_manifest(spec__tiers=[{"name": "high", "poolRef": {"name": "high"}}]))
     assert isinstance(policy, RoutingPolicy)
     children += policy_objects(policy, compile_config(policy, {"high": plain}), SETTINGS)
-    return [m["spec"]["template"]["spec"] for m in children if m["kind"] == "Deployment"]
+    [group] = [m["spec"]["leaderWorkerTemplate"] for m in children if m["kind"] == "LeaderWorkerSet"]
+    templates = [m["spec"]["template"] for m in children if m["kind"] == "Deployment"]
+    return [template["spec"] for template in (*templates, group["leaderTemplate"], group["workerTemplate"])]
 
 
-@pytest.mark.parametrize("spec", pod_specs(), ids=["engine", "router"])
+@pytest.mark.parametrize("spec", pod_specs(), ids=["engine", "router", "leader", "worker"])
 def test_pods_meet_pod_security_restricted(spec: dict[str, Any]):
     (container,) = spec["containers"]
     assert spec["securityContext"]["runAsNonRoot"] is True
@@ -125,14 +141,14 @@ def test_pods_meet_pod_security_restricted(spec: dict[str, Any]):
     assert not any(spec.get(field) for field in ("hostNetwork", "hostPID", "hostIPC"))
 
 
-@pytest.mark.parametrize("spec", pod_specs(), ids=["engine", "router"])
+@pytest.mark.parametrize("spec", pod_specs(), ids=["engine", "router", "leader", "worker"])
 def test_no_service_link_can_reach_the_engine(spec: dict[str, Any]):
     """A Service named vllm would inject VLLM_PORT=tcp://..., which vLLM reads as its own port."""
     assert spec["enableServiceLinks"] is False
 
 
 def test_a_pod_may_drain_before_it_is_killed():
-    spec, router = pod_specs()
+    spec, router, leader, _ = pod_specs()
     (container,) = spec["containers"]
     command = container["command"]
     drain = int(command[command.index("--shutdown-timeout") + 1])
@@ -142,6 +158,7 @@ def test_a_pod_may_drain_before_it_is_killed():
     (container,) = router["containers"]
     drain = int(container["command"][container["command"].index("--drain-seconds") + 1])
     assert router["terminationGracePeriodSeconds"] > drain + container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert leader["terminationGracePeriodSeconds"] == spec["terminationGracePeriodSeconds"] - 3600 + 300
 
 
 def test_a_policy_may_ask_its_routers_for_the_decision_log():
@@ -158,7 +175,7 @@ def test_a_policy_may_ask_its_routers_for_the_decision_log():
 
 
 def test_a_slow_start_has_half_an_hour():
-    spec, _ = pod_specs()
+    spec, *_ = pod_specs()
     probe = spec["containers"][0]["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == 1800
 
