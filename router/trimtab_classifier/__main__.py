@@ -1,4 +1,4 @@
-"""`python -m trimtab_classifier train --data DIR --out FILE`, `... eval --train DIR [--test DIR] [--json FILE]`."""
+"""`python -m trimtab_classifier train --data DIR --out FILE`, `... card --model FILE`, `... eval --train DIR`."""
 
 import argparse
 import json
@@ -14,6 +14,13 @@ def _train(arguments: argparse.Namespace) -> int:
 
     metadata = train.run(train.Settings(arguments.data, arguments.out, arguments.prompts_per_class, arguments.epochs))
     sys.stdout.write(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _card(arguments: argparse.Namespace) -> int:
+    from trimtab_classifier import card
+
+    sys.stdout.write(f"{card.write(arguments.model)}\n")
     return 0
 
 
@@ -47,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--prompts-per-class", type=_count, default=3_000, help="synthetic prompts of each class")
     train.add_argument("--epochs", type=_count, default=8, help="passes over the examples")
     train.set_defaults(run=_train)
+    card = commands.add_parser("card", help="write the model card (data, licences, figures) beside a trained model")
+    card.add_argument("--model", type=Path, required=True, help="ONNX file with FILE.json beside it")
+    card.set_defaults(run=_card)
     judge = commands.add_parser("eval", help="judge routing on labelled rows, against baselines")
     judge.add_argument("--train", type=Path, required=True, help="folder to learn from")
     judge.add_argument("--test", type=Path, help="folder to judge on; five folds of --train when absent or the same")
