@@ -99,6 +99,12 @@ class Api:
         return True
 
 
+def tls_of(path: Path) -> tuple[str, ssl.SSLContext]:
+    """Where a kubeconfig leads, and how to be its user there by certificate."""
+    cluster, user = current_context(path)
+    return cluster["server"].rstrip("/"), _tls(cluster, user)
+
+
 def _message(content: bytes) -> str:
     try:
         return str(json.loads(content)["message"])

@@ -1,13 +1,13 @@
 """`trimtab-operator`: settings, logging, probes, the lease, then kopf.
 
-Exit status: 0 after a signal, 1 when the lease is lost or the operator failed (Kubernetes starts it again),
+Exit status: 0 after a signal, 1 when the lease is lost or the process hangs (Kubernetes starts it again),
 2 when it cannot start as it is set up.
 """
 
 import argparse
 import asyncio
-import contextlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -18,6 +18,7 @@ import kopf
 from trimtab_crds.meta import API_VERSION, GROUP
 from trimtab_operator.app import App, build_registry, configure_logging
 from trimtab_operator.core.desired import ChildSettings
+from trimtab_operator.leader import HungError, run_until_stopped
 from trimtab_operator.settings import ENVIRONMENT, Settings, SettingsError, configure_kopf
 from trimtab_operator.shell import health as probes
 from trimtab_operator.shell.cluster import ClusterError, KubernetesCluster, NotConfiguredError, connect
@@ -84,38 +85,28 @@ async def _lead(
     telemetry.leader.set(1)
     # Made before kopf starts: it cancels every task that is younger than itself.
     holding = asyncio.create_task(lease.hold(), name="lease")
-    deps = _deps(settings, cluster, telemetry)
-    operator = asyncio.create_task(
-        kopf.operator(
+
+    async def work() -> None:
+        deps = _deps(settings, cluster, telemetry)
+        await kopf.operator(
             registry=build_registry(App(deps, health, settings, deps.world.indices)),
             settings=configure_kopf(),
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
-        ),
-        name="operator",
-    )
-    await asyncio.wait([holding, operator], return_when=asyncio.FIRST_COMPLETED)
+        )
+
+    try:
+        await run_until_stopped(work, holding)
+    except HungError:
+        logger.exception("ending without a clean end")
+        os._exit(1)
     lost = holding.done()
-    if lost:
-        # Writes are refused from here on; what remains is to end.
-        operator.cancel()
-    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-        async with asyncio.timeout(15 if lost else None):
-            await asyncio.wait([operator])
     holding.cancel()
     await asyncio.gather(holding, return_exceptions=True)
     telemetry.leader.set(0)
-    return await _ended(lease, operator, lost=lost)
-
-
-async def _ended(lease: Lease, operator: "asyncio.Task[None]", *, lost: bool) -> int:
     if lost:
         return 1
     await lease.release()
-    error = None if operator.cancelled() else operator.exception()
-    if error is not None:
-        logger.error("the operator failed", exc_info=error)
-        return 1
     return 0
 
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import kopf
@@ -65,7 +65,7 @@ def build_registry(app: App) -> kopf.OperatorRegistry:
 
 
 def _index(registry: kopf.OperatorRegistry, kind: Kind, *, own: bool) -> None:
-    def index(body: kopf.Body, **_: Any) -> Mapping[Any, Any] | None:
+    async def index(body: kopf.Body, **_: Any) -> Mapping[Any, Any] | None:
         manifest = {**body, "apiVersion": kind.api_version, "kind": kind.kind}
         meta = manifest["metadata"]
         if own:
@@ -90,7 +90,7 @@ def poke_for(deps: Deps, kind: Kind, meta: Mapping[str, Any], *, deleted: bool) 
         deps.wakeups.poke(wake_key(kind, (namespace, meta["name"])))
         # A policy's document and claims depend on pools, a pool's writer of replicas on policies.
         other = POLICY if kind == POOL else POOL
-        deps.wakeups.poke_where(lambda key: isinstance(key, tuple) and key[:2] == (other.kind, namespace))
+        deps.wakeups.poke_group(other.kind, namespace)
         _poke_rebalancers(deps, namespace)
         return
     key = child_key(meta)
@@ -103,7 +103,7 @@ def poke_for(deps: Deps, kind: Kind, meta: Mapping[str, Any], *, deleted: bool) 
 
 
 def _poke_rebalancers(deps: Deps, namespace: str) -> None:
-    deps.wakeups.poke_where(lambda key: isinstance(key, tuple) and key[:2] == ("rebalance", namespace))
+    deps.wakeups.poke_group("rebalance", namespace)
 
 
 def _pool_loops(registry: kopf.OperatorRegistry, app: App, fleet: KubernetesFleet) -> None:
@@ -129,7 +129,8 @@ def _policy_loops(registry: kopf.OperatorRegistry, app: App) -> None:
         async def step() -> Result:
             return await reconcile_policy(app.deps, key)
 
-        await run_loop(app.deps, Loop(POLICY, key, step), stopped, _pace(app))
+        # Whatever happens to one of many pools wakes it.
+        await run_loop(app.deps, Loop(POLICY, key, step), stopped, replace(_pace(app), settle_seconds=1.0))
 
     kopf.daemon(POLICY.api_version, POLICY.plural, id="policy", registry=registry, cancellation_timeout=5)(policy)
 

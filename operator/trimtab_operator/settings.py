@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import kopf
 
@@ -81,10 +82,29 @@ def _number(environment: Mapping[str, str], name: str, default: int, low: int, h
     return int(text)
 
 
+class _NothingCompared(kopf.AnnotationsDiffBaseStorage):
+    """For change handlers, which we have none of, kopf copies every object at every event twice."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:  # noqa: ARG002
+        return {}
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:  # noqa: ARG002
+        return None
+
+
+class _NothingInProgress(kopf.SmartProgressStorage):
+    """The same for their progress; what remains is the touch by which kopf waits for the end of a daemon."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
 def configure_kopf() -> kopf.OperatorSettings:
     """The settings of kopf."""
     settings = kopf.OperatorSettings()
     settings.persistence.finalizer = names.FINALIZER
+    settings.persistence.diffbase_storage = _NothingCompared()
+    settings.persistence.progress_storage = _NothingInProgress()
     # One leader works; the Lease elects it. Peering would pause everybody at equal priority.
     settings.peering.standalone = True
     # Without it kopf watches CRDs and namespaces of the whole cluster.
@@ -96,7 +116,8 @@ def configure_kopf() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 600
     settings.watching.connect_timeout = 10
     settings.execution.max_workers = 2
-    settings.process.ultimate_exiting_timeout = 20
+    # It would kill the process that long after any end of kopf, also after one that is followed by a new start.
+    settings.process.ultimate_exiting_timeout = None
     # A loop that is told to stop ends in milliseconds; polling it would write to the object.
     settings.background.instant_exit_timeout = 0.5
     for kind in WATCHED:

@@ -93,6 +93,17 @@ def grant(cluster: Cluster, account: str, *, everywhere: bool = True) -> Path:
     return cluster.user(account)
 
 
+def forget(cluster: Cluster, namespace: str) -> None:
+    """Delete what no operator is there to let go of any more."""
+    for plural in ("routingpolicies", "inferencepools"):
+        path = f"/apis/trimtab.dev/v1alpha1/namespaces/{namespace}/{plural}"
+        for item in cluster.api.get(path)["items"]:
+            name = item["metadata"]["name"]
+            cluster.api.delete(f"{path}/{name}")
+            if cluster.api.exists(f"{path}/{name}"):
+                cluster.api.merge(f"{path}/{name}", {"metadata": {"finalizers": None}})
+
+
 def revoke(cluster: Cluster, account: str) -> None:
     """Take away what `grant` made."""
     rbac = "/apis/rbac.authorization.k8s.io/v1"

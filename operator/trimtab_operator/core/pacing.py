@@ -33,6 +33,8 @@ class Pace:
     resync_seconds: float = 300.0
     blocked_seconds: float = 30.0
     moving_seconds: float = 2.0
+    settle_seconds: float = 0.25
+    """Between the starts of two passes over one object: what happens meanwhile is seen, and told, at once."""
 
 
 def next_delay(result: Result, failures: int, *, pace: Pace, jitter: float) -> float:

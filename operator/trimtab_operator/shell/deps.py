@@ -13,6 +13,7 @@ from trimtab_operator.core.eventbody import event
 from trimtab_operator.core.kinds import Kind
 from trimtab_operator.core.tickreport import TickReport
 from trimtab_operator.shell.cluster import Cluster, ClusterError, FencedError
+from trimtab_operator.shell.parsing import Parsed
 from trimtab_operator.shell.telemetry import Telemetry
 from trimtab_operator.shell.wakeups import Wakeups
 from trimtab_operator.shell.world import Key, World
@@ -81,6 +82,7 @@ class Deps:
     conflicts: dict[tuple[str, str, str], Conflict] = field(default_factory=dict)
     """By kind, namespace and name: owners of whose children somebody else lately changed a field."""
     written: Written = field(default_factory=Written)
+    parsed: Parsed = field(default_factory=Parsed)
 
 
 def conflict_of(deps: Deps, kind: Kind, key: Key) -> Fact | None:

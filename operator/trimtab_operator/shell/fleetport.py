@@ -249,7 +249,8 @@ class PolicyFleet:
         return owner.title if owner else ""
 
     def _observation(self, policy: RoutingPolicy, mine: Iterable[str], live: _Live) -> Observation:
-        readable = readable_pools(self._deps, self._key[0])
+        mine = list(mine)
+        readable = readable_pools(self._deps, self._key[0], mine)
         found: dict[str, ObservedPool] = {}
         cold_start_seconds = 0.0
         for name in mine:

@@ -17,6 +17,9 @@ from trimtab_operator.shell.world import Key, wake_key
 
 logger = logging.getLogger(__name__)
 
+#: An API server may ask to be left alone (Retry-After) for so long, and no longer.
+_LONGEST_ASKED_SECONDS = 60.0
+
 
 class Stop(Protocol):
     """Tells a loop to end; kopf's stop flag of a daemon is one."""
@@ -41,17 +44,22 @@ class Loop:
 
 async def run_loop(deps: Deps, loop: Loop, stop: Stop, pace: Pace) -> None:
     """Run until told to stop. A pass in flight is cancelled then: every pass starts from what is observed."""
-    failures = 0
+    failures, now = 0, asyncio.get_running_loop().time
     with deps.wakeups.listening(wake_key(loop.kind, loop.key)) as poked:
         while not stop:
             poked.clear()
+            started = now()
             task = asyncio.ensure_future(_passed(deps, loop))
             await first_of_stop(task, stop)
             if not task.done() or task.cancelled():
                 return
-            result = task.result()
+            result, asked_seconds = task.result()
             failures = failures + 1 if result in (Result.TRANSIENT, Result.BUG) else 0
             delay = next_delay(result, failures, pace=pace, jitter=random.random())
+            # No poke wakes it before that: what happens meanwhile is one pass.
+            rest = max(asked_seconds, started + pace.settle_seconds - now())
+            if rest > 0:
+                await first_of([asyncio.ensure_future(stop.wait())], seconds=rest)
             await first_of([asyncio.ensure_future(stop.wait()), asyncio.ensure_future(poked.wait())], seconds=delay)
 
 
@@ -67,18 +75,18 @@ async def first_of_stop(task: "asyncio.Future[Any]", stop: Stop) -> None:
         await asyncio.gather(task, stopping, return_exceptions=True)
 
 
-async def _passed(deps: Deps, loop: Loop) -> Result:
-    """One pass; every way it can end becomes a Result."""
-    started = time.perf_counter()
+async def _passed(deps: Deps, loop: Loop) -> tuple[Result, float]:
+    """One pass; every way it can end becomes a Result, with the seconds that the API server asks to be left alone."""
+    started, asked_seconds = time.perf_counter(), 0.0
     try:
         result = await loop.step()
     except ClusterError as error:
         logger.warning("%s %s/%s: %s", loop.kind.kind, *loop.key, error)
-        result = Result.TRANSIENT
+        result, asked_seconds = Result.TRANSIENT, min(error.retry_after_seconds or 0.0, _LONGEST_ASKED_SECONDS)
     except Exception:
         logger.exception("%s %s/%s: a bug", loop.kind.kind, *loop.key)
         result = Result.BUG
         await mark_broken(deps, loop.kind, loop.key)
     deps.telemetry.reconciles.labels(loop.kind.kind, result.value).inc()
     deps.telemetry.reconcile_seconds.labels(loop.kind.kind).observe(time.perf_counter() - started)
-    return result
+    return result, asked_seconds

@@ -6,12 +6,13 @@
 The answer says how the pass ended; pacing.py turns it into the time of the next one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_crds.load import Resource, SpecInvalid, load
+from trimtab_crds.load import Resource, SpecInvalid
 from trimtab_crds.routingpolicy import RoutingPolicy
 from trimtab_crds.wire import CanaryConfig, RouterConfig
 from trimtab_operator.core import names, nodepools, workloads
@@ -44,11 +45,11 @@ async def reconcile_pool(deps: Deps, key: Key) -> Result:
     live = deps.written.newest(deps.world.one(POOL, key))
     if live is None or live["metadata"].get("deletionTimestamp"):
         return Result.GONE
-    pool, problem = _parsed(live)
+    pool, problem = deps.parsed.of(live)
     resolution: Resolution | None = None
     no_nodes: Problem | None = None
     if isinstance(pool, InferencePool):
-        resolution = resolve(pool)
+        resolution = deps.parsed.once(pool, "resolution", partial(resolve, pool))
         no_nodes = spec_invalid(refused) if (refused := nodepools.refusals(pool)) else None
         if not resolution.accepted:
             problem = recipe_refused(resolution.reasons)
@@ -57,7 +58,7 @@ async def reconcile_pool(deps: Deps, key: Key) -> Result:
             problem = groups_api_missing(pool.spec.accelerator.nodes, api)
         elif no_nodes is None:
             # A new Deployment starts empty: replicas come from their one writer, under the GPU budget.
-            objects = pool_objects(pool, resolution, replicas=0)
+            objects = deps.parsed.once(pool, "objects", partial(pool_objects, pool, resolution, replicas=0))
             problem = await converge(deps, POOL, live, objects)
             deps.wanted[key] = objects[-1]["metadata"]["name"]
             no_nodes = await converge_nodes(deps, live, pool) or await converge_claim(deps, live, pool)
@@ -87,12 +88,12 @@ async def reconcile_policy(deps: Deps, key: Key) -> Result:
     live = deps.written.newest(deps.world.one(POLICY, key))
     if live is None or live["metadata"].get("deletionTimestamp"):
         return Result.GONE
-    policy, problem = _parsed(live)
+    policy, problem = deps.parsed.of(live)
     compiled = _Compiled(None, problem)
     if isinstance(policy, RoutingPolicy):
         compiled = _compile(deps, key, policy)
         if compiled.config is not None:
-            objects = policy_objects(policy, compiled.config, deps.children, readable_pools(deps, key[0]))
+            objects = policy_objects(policy, compiled.config, deps.children, readable_pools(deps, key[0], policy.pool_names))
             blocked = await converge(deps, POLICY, live, objects)
             compiled = _Compiled(compiled.config, blocked or compiled.problem)
     deployment = deps.world.deployment(POLICY, key, names.router_name(key[1]))
@@ -119,7 +120,7 @@ class _Compiled:
 
 
 def _compile(deps: Deps, key: Key, policy: RoutingPolicy) -> _Compiled:
-    pools = readable_pools(deps, key[0])
+    pools = readable_pools(deps, key[0], policy.pool_names)
     try:
         config = compile_config(policy, pools, canaries=_canaries(deps, key, policy, pools))
     except SpecInvalid as invalid:
@@ -158,29 +159,20 @@ def _shared(deps: Deps, key: Key, policy: RoutingPolicy) -> Problem | None:
 
 def readable_pool(deps: Deps, key: Key) -> InferencePool | None:
     """The pool of that key, if it can be read and is not being deleted."""
-    manifest = deps.world.one(POOL, key)
-    if manifest is None or manifest["metadata"].get("deletionTimestamp"):
-        return None
-    pool, _ = _parsed(manifest)
-    return pool if isinstance(pool, InferencePool) else None
+    return readable_pools(deps, key[0], [key[1]]).get(key[1])
 
 
-def readable_pools(deps: Deps, namespace: str) -> dict[str, InferencePool]:
-    """The pools of a namespace by name; ones that cannot be read or are being deleted are left out."""
+def readable_pools(deps: Deps, namespace: str, wanted: Iterable[str]) -> dict[str, InferencePool]:
+    """The wanted pools of a namespace by name; unreadable ones and ones being deleted are left out."""
     found: dict[str, InferencePool] = {}
-    for manifest in deps.world.all(POOL, namespace):
-        pool, _ = _parsed(manifest)
-        if isinstance(pool, InferencePool) and not manifest["metadata"].get("deletionTimestamp"):
-            found[pool.metadata.name] = pool
+    for name in wanted:
+        manifest = deps.world.one(POOL, (namespace, name))
+        if manifest is None or manifest["metadata"].get("deletionTimestamp"):
+            continue
+        pool, _ = deps.parsed.of(manifest)
+        if isinstance(pool, InferencePool):
+            found[name] = pool
     return found
-
-
-def _parsed(live: Manifest) -> tuple[Resource | None, Problem | None]:
-    try:
-        # The status is ours to write, never an input: an odd one must not stop us from correcting it.
-        return load({key: value for key, value in live.items() if key != "status"}), None
-    except SpecInvalid as invalid:
-        return None, spec_invalid(invalid.problems)
 
 
 def _others(deps: Deps, key: Key, pool: Resource | None) -> tuple[Fact, ...]:

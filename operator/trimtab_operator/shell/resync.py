@@ -83,7 +83,7 @@ async def run_resync(deps: Deps, health: Health, namespaces: Sequence[str | None
         deps.telemetry.deaf_watches.set(len(deaf))
         deps.telemetry.last_resync.set(time.time())
         health.fault("watches", f"no longer heard: {', '.join(deaf)}" if deaf else None)
-        deps.wakeups.poke_where(lambda _: True)
+        deps.wakeups.poke_all()
 
 
 async def run_heartbeat(health: Health, *, every_seconds: float = 2.0) -> None:

@@ -1,7 +1,7 @@
 """Wake-ups by key: watch handlers poke, the loop of a key wakes; pokes in between are merged."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import Counter
@@ -13,6 +13,7 @@ class Wakeups:
     def __init__(self, counter: Counter) -> None:
         # A key may have two loops for a moment: of an object that ends, and of its successor by the same name.
         self._events: dict[Hashable, list[asyncio.Event]] = {}
+        self._groups: dict[Hashable, set[Hashable]] = {}
         self._counter = counter
 
     def poke(self, key: Hashable) -> None:
@@ -21,22 +22,29 @@ class Wakeups:
             event.set()
             self._counter.inc()
 
-    def poke_where(self, wanted: Callable[[Hashable], bool]) -> None:
-        """Wake the loops of all keys that are wanted."""
-        for key in [key for key in self._events if wanted(key)]:
+    def poke_all(self) -> None:
+        """Wake every loop."""
+        for key in list(self._events):
+            self.poke(key)
+
+    def poke_group(self, kind: str, namespace: str) -> None:
+        """Wake the loops of all keys that begin with these two."""
+        for key in list(self._groups.get((kind, namespace), ())):
             self.poke(key)
 
     @contextmanager
-    def listening(self, key: Hashable) -> Iterator[asyncio.Event]:
+    def listening(self, key: tuple[str, str, str]) -> Iterator[asyncio.Event]:
         """The event of a loop, from before its first look until its end."""
         event = asyncio.Event()
         self._events.setdefault(key, []).append(event)
+        self._groups.setdefault(key[:2], set()).add(key)
         try:
             yield event
         finally:
             self._events[key].remove(event)
             if not self._events[key]:
                 del self._events[key]
+                self._groups[key[:2]].discard(key)
 
 
 async def first_of(waits: Iterable["asyncio.Future[object]"], *, seconds: float) -> None:

@@ -78,9 +78,16 @@ def test_what_passes_is_tried_again(first: Answer | Exception):
     assert len(client.requests) == 2
 
 
-def test_the_servers_own_wait_is_kept_up_to_a_bound(waits: list[float]):
-    apply(Client(failed(429, Retry_After="3"), failed(429, Retry_After="3600"), failed(503), OK))
+def test_the_servers_own_wait_is_kept(waits: list[float]):
+    apply(Client(failed(429, Retry_After="3"), failed(429, Retry_After="5"), failed(503), OK))
     assert waits == [3.0, 5.0, pytest.approx(0.8)]
+
+
+def test_a_long_wait_is_left_to_the_caller(waits: list[float]):
+    client = Client(failed(429, Retry_After="3600"), OK)
+    with pytest.raises(ClusterError) as given_up:
+        apply(client)
+    assert (given_up.value.retry_after_seconds, len(client.requests), waits) == (3600, 1, [])
 
 
 def test_attempts_have_an_end():

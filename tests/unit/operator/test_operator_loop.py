@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from support.fasttime import run_fast
 from support.operatorparts import Bench
 from trimtab_operator.core.kinds import POOL
 from trimtab_operator.core.pacing import Pace, Result
@@ -13,7 +14,7 @@ from trimtab_operator.shell.loop import Loop, run_loop
 from trimtab_operator.shell.world import wake_key
 
 KEY = ("default", "low")
-PACE = Pace(resync_seconds=1000, blocked_seconds=1000)
+PACE = Pace(resync_seconds=1000, blocked_seconds=1000, settle_seconds=0)
 
 
 class Stop:
@@ -147,18 +148,74 @@ def test_no_error_ends_the_loop(error: Exception, result: str):
     assert (bench.conditions(POOL, "low") != {}) == (result == "bug"), "a bug is said in the status"
 
 
+KEYS = ("InferencePool", "default", "low")
+
+
+def test_a_group_is_what_begins_alike():
+    async def run() -> None:
+        wakeups = Bench().deps.wakeups
+        with (
+            wakeups.listening(("RoutingPolicy", "default", "chat")) as mine,
+            wakeups.listening(("RoutingPolicy", "other", "chat")) as other,
+            wakeups.listening(KEYS) as pool,
+        ):
+            wakeups.poke_group("RoutingPolicy", "default")
+            assert (mine.is_set(), other.is_set(), pool.is_set()) == (True, False, False)
+        wakeups.poke_group("RoutingPolicy", "default")
+
+    asyncio.run(run())
+
+
+def counts_at(times: list[float], passes: Passes, pace: Pace) -> list[int]:
+    """Passes so far at these times, while something happens all the time."""
+
+    async def run() -> list[int]:
+        bench, stop, counts = Bench(), Stop(), []
+        bench.add_pool()
+        bench.refresh()
+        clock = asyncio.get_running_loop()
+        task = asyncio.create_task(run_loop(bench.deps, Loop(POOL, KEY, passes), stop, pace))
+        for at in times:
+            while clock.time() < at:
+                poke(bench)
+                await asyncio.sleep(0.01)
+            counts.append(passes.count)
+        stop.set()
+        await asyncio.wait_for(task, 5)
+        return counts
+
+    return run_fast(run())
+
+
+def test_what_happens_within_the_settling_time_is_one_pass():
+    pace = Pace(resync_seconds=1000, blocked_seconds=1000, settle_seconds=0.25)
+    assert counts_at([0.2, 0.4, 0.6], Passes(), pace) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("asked", "times", "counts"),
+    [
+        pytest.param(7.0, [6.9, 7.1], [1, 2], id="as long as asked"),
+        pytest.param(3600.0, [59.0, 61.0], [1, 2], id="within reason"),
+    ],
+)
+def test_an_api_server_that_asks_to_be_left_alone_is(asked: float, times: list[float], counts: list[int]):
+    passes = Passes(error=ClusterError("get", 429, "later", asked))
+    assert counts_at(times, passes, PACE) == counts
+
+
 def test_two_objects_by_one_name_are_both_woken_for_a_moment():
     async def run() -> None:
         wakeups = Bench().deps.wakeups
-        with wakeups.listening("key") as successor:
-            with wakeups.listening("key") as old:
-                wakeups.poke("key")
+        with wakeups.listening(KEYS) as successor:
+            with wakeups.listening(KEYS) as old:
+                wakeups.poke(KEYS)
                 assert old.is_set()
                 assert successor.is_set()
                 successor.clear()
-            wakeups.poke("key")
+            wakeups.poke(KEYS)
             assert successor.is_set()
-        wakeups.poke("key")
-        wakeups.poke_where(lambda _: True)
+        wakeups.poke(KEYS)
+        wakeups.poke_all()
 
     asyncio.run(run())
