@@ -1,11 +1,37 @@
 """The cluster of the story, started once a session."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from testcluster.pytesting import limit_test_alone, provided, visible
 from testcluster.story import StoryCluster, story_cluster
+
+
+FIRST_FAILURE = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside the first step of a story that fails: what the cluster looked like."""
+    report = yield
+    story = getattr(item, "funcargs", {}).get("story")
+    if story is not None and report.failed and FIRST_FAILURE not in _module(item).stash:
+        _module(item).stash[FIRST_FAILURE] = item.name
+        report.sections.append(("the cluster", story.described()))
+    return report
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Steps of a story build on each other: after one that failed, the others would only tell of it."""
+    if failed := _module(item).stash.get(FIRST_FAILURE, None):
+        pytest.fail(f"an earlier step failed: {failed}", pytrace=False)
+
+
+def _module(item: pytest.Item) -> pytest.Module:
+    module = item.getparent(pytest.Module)
+    assert module is not None
+    return module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

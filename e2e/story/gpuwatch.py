@@ -21,15 +21,21 @@ def gpus_of(pod: Mapping[str, Any]) -> int:
 
 
 class GpuWatch:
-    """`kubectl get pods --watch` in the background; `peak` is the most GPUs ever held at once."""
+    """`kubectl get pods --watch` in the background; `peak` is the most GPUs ever held at once.
+
+    A watch that the API server ends, as it may at any time, begins again with what there is then; `resumed` counts how
+    often that was.
+    """
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         argv = ["get", "pods", "-n", namespace, "--watch", "--output-watch-events", "-o", "json"]
-        program = [str(cluster.program("kubectl")), f"--kubeconfig={cluster.kubeconfig}", *argv]
-        self._process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._program = [str(cluster.program("kubectl")), f"--kubeconfig={cluster.kubeconfig}", *argv]
+        self._ending = threading.Event()
         self._held: dict[str, int] = {}
         self.instants: list[int] = []
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self.resumed = 0
+        self._process = self._watch()
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         """Start counting."""
@@ -40,8 +46,8 @@ class GpuWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the watch."""
+        self._ending.set()
         self._process.terminate()
-        self._process.communicate(timeout=10)
         self._thread.join(timeout=10)
 
     @property
@@ -52,14 +58,32 @@ class GpuWatch:
     @property
     def is_alive(self) -> bool:
         """The watch still follows; a dead one would count nothing and prove nothing."""
-        return self._process.poll() is None
+        return self._thread.is_alive()
 
-    def _follow(self) -> None:
+    def _watch(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(self._program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def _run(self) -> None:
+        while True:
+            with self._process as process:
+                self._follow(process)
+                process.terminate()
+            if self._ending.wait(1):
+                return
+            self.resumed += 1
+            self._held.clear()
+            self._process = self._watch()
+            if self._ending.is_set():
+                self._process.terminate()
+
+    def _follow(self, process: "subprocess.Popen[str]") -> None:
         text = ""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        assert process.stdout is not None
+        for line in process.stdout:
             text += line
             event = _whole(text) if line.rstrip().endswith("}") else None
+            if event and event["type"] == "ERROR":
+                return
             if event:
                 text = ""
                 self._count(event["type"], event["object"])

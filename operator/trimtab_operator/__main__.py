@@ -1,7 +1,7 @@
 """`trimtab-operator`: settings, logging, probes, the lease, then kopf.
 
-Exit status: 0 after a signal, 1 when the lease is lost or the process hangs (Kubernetes starts it again),
-2 when it cannot start as it is set up.
+Exit status: 0 after a signal, 1 when the work does not end with the lease (Kubernetes starts it again), 2 when it
+cannot start as it is set up.
 """
 
 import argparse
@@ -68,46 +68,49 @@ async def _run(settings: Settings) -> int:
         lease = Lease(cluster, settings.lease, time.monotonic)
         cluster.may_write = lease.is_held
         try:
-            return await _lead(settings, cluster, lease, health, telemetry)
+            while await _lead(settings, cluster, lease, health, telemetry):
+                logger.info("standing by again")
+        except HungError:
+            logger.exception("ending without a clean end")
+            os._exit(1)
         finally:
             heartbeat.cancel()
+        return 0
     finally:
         await cluster.close()
 
 
 async def _lead(
     settings: Settings, cluster: KubernetesCluster, lease: Lease, health: Health, telemetry: Telemetry
-) -> int:
-    """Stand by, lead, and give the lease up in the end."""
+) -> bool:
+    """Stand by, lead until a signal or until the lease is lost, and give it up; whether it was lost. Raises HungError.
+
+    A process that was stopped for a while has lost the lease and nothing else: it need not start again to lead again.
+    """
     health.set_ready(True)
     if not await _acquired(lease):
-        return 0
+        return False
     telemetry.leader.set(1)
     # Made before kopf starts: it cancels every task that is younger than itself.
     holding = asyncio.create_task(lease.hold(), name="lease")
 
-    async def work() -> None:
+    async def work(stop: asyncio.Event) -> None:
         deps = _deps(settings, cluster, telemetry)
         await kopf.operator(
             registry=build_registry(App(deps, health, settings, deps.world.indices)),
             settings=configure_kopf(),
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
+            stop_flag=stop,
         )
 
-    try:
-        await run_until_stopped(work, holding)
-    except HungError:
-        logger.exception("ending without a clean end")
-        os._exit(1)
+    await run_until_stopped(work, holding)
     lost = holding.done()
     holding.cancel()
     await asyncio.gather(holding, return_exceptions=True)
     telemetry.leader.set(0)
-    if lost:
-        return 1
     await lease.release()
-    return 0
+    return lost
 
 
 async def _acquired(lease: Lease) -> bool:

@@ -1,5 +1,7 @@
 """Two operators on a real API server: one leads, the other follows it after a clean end and after a kill."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +59,9 @@ def test_one_leads_and_the_other_takes_over(api_server: Cluster, kubeconfig: Pat
             api_server.kubectl("delete", "tpool", "low", "-n", NAMESPACE, "--timeout=30s")
 
 
-def test_a_leader_whose_lease_was_taken_ends(api_server: Cluster, kubeconfig: Path, tmp_path: Path):
+def test_a_leader_whose_lease_was_taken_stands_by_and_may_lead_again(
+    api_server: Cluster, kubeconfig: Path, tmp_path: Path
+):
     lease = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_LEASE_NAME": "stolen"}
     with OperatorProcess(kubeconfig, tmp_path / "log", "robbed", lease) as robbed:
         wait_until("a leader", robbed.leads, 30)
@@ -65,9 +69,24 @@ def test_a_leader_whose_lease_was_taken_ends(api_server: Cluster, kubeconfig: Pa
         live = api_server.api.get(path)
         live["spec"]["holderIdentity"] = "thief"
         api_server.api.request("PUT", path, live)
-        wait_until("the end", lambda: robbed.process.poll() is not None, 30)
-        assert robbed.process.returncode == 1
+        wait_until("the end of its work", lambda: not robbed.leads(), 30)
         assert "the lease stolen is lost" in robbed.log.read_text()
+        wait_until("it leads again", robbed.leads, 60)
+        assert robbed.stop() == 0
+
+
+def test_a_leader_that_was_stopped_for_a_while_works_again(api_server: Cluster, kubeconfig: Path, tmp_path: Path):
+    """As when its machine stands still: its lease ran out, and every connection may be gone."""
+    lease = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_LEASE_NAME": "stopped"}
+    with OperatorProcess(kubeconfig, tmp_path / "log", "stopped", lease) as stopped:
+        wait_until("a leader", stopped.leads, 30)
+        os.kill(stopped.process.pid, signal.SIGSTOP)
+        time.sleep(12)
+        os.kill(stopped.process.pid, signal.SIGCONT)
+        wait_until("the loss is told", lambda: "the lease stopped is lost" in stopped.log.read_text(), 30)
+        api_server.apply([pool_manifest("later", metadata__namespace=NAMESPACE, spec__replicas=0)])
+        wait_until("it works", lambda: is_true(api_server.get("tpool", "later", "-n", NAMESPACE), "Ready"), 60)
+        api_server.kubectl("delete", "tpool", "later", "-n", NAMESPACE, "--timeout=60s")
 
 
 def test_it_can_be_kept_to_one_namespace(api_server: Cluster, tmp_path: Path):

@@ -22,7 +22,7 @@ from aiohttp import web
 
 from testcluster.api import tls_of, write_kubeconfig
 
-HURT_SHARE = 0.25
+HURT_SHARE, HURT_WATCHES_SHARE = 0.25, 0.6
 RETRY_AFTER_SECONDS = 1
 SLOW_SECONDS = 1.5
 READ_FAULTS = ("429", "500", "503", "slow", "reset", "cut", "lost")
@@ -65,6 +65,7 @@ class FaultProxy:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._decks: dict[tuple[str, ...], list[str]] = {}
         self._calm = False
         self._lease_was_hurt = False
         self._server, self._tls = tls_of(self.kubeconfig)
@@ -135,7 +136,7 @@ class FaultProxy:
     def _choose(self, request: web.BaseRequest, *, watches: bool) -> str:
         if self.outage:
             return "503"
-        if self._calm or self._random.random() > HURT_SHARE:
+        if self._calm or self._random.random() > (HURT_WATCHES_SHARE if watches else HURT_SHARE):
             self._lease_was_hurt = self._lease_was_hurt and "/leases/" not in request.path
             return ""
         if "/leases" in request.path:
@@ -143,7 +144,14 @@ class FaultProxy:
             if not self._lease_was_hurt:
                 return ""
         faults = WATCH_FAULTS if watches else READ_FAULTS if request.method == "GET" else WRITE_FAULTS
-        return self._random.choice(faults)
+        return self._drawn(faults)
+
+    def _drawn(self, faults: tuple[str, ...]) -> str:
+        """Each fault once in a random order, then all of them again: a short run has every kind."""
+        deck = self._decks.setdefault(faults, [])
+        if not deck:
+            deck += self._random.sample(faults, len(faults))
+        return deck.pop()
 
     async def _pass_on(self, request: web.BaseRequest, fault: str, *, watches: bool) -> web.StreamResponse:
         body = await request.read()

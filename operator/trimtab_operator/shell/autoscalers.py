@@ -40,5 +40,5 @@ async def look(deps: Deps, namespaces: Sequence[str | None]) -> None:
     now = read_autoscalers(found)
     changed: frozenset[Autoscaler] = now ^ deps.autoscalers
     deps.autoscalers = now
-    wanted = {(kind, autoscaler.namespace) for autoscaler in changed for kind in (POOL.kind, "rebalance")}
-    deps.wakeups.poke_where(lambda key: isinstance(key, tuple) and key[:2] in wanted)
+    for group in {(kind, scaler.namespace) for scaler in changed for kind in (POOL.kind, "rebalance")}:
+        deps.wakeups.poke_group(*group)

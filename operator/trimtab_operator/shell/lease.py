@@ -111,6 +111,11 @@ class Lease:
             if record is not None and not self._is_mine_to_take(record):
                 return False
             self._record = await self._write(record)
+        except asyncio.CancelledError:
+            # kopf, when it ends, cancels every younger task of the process, also one inside a request of ours.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            return False
         except (ClusterError, TimeoutError) as error:
             level = logging.DEBUG if isinstance(error, ClusterError) and error.status == 409 else logging.WARNING
             logger.log(level, "the lease was not renewed: %s", error)

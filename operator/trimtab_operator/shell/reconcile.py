@@ -93,7 +93,9 @@ async def reconcile_policy(deps: Deps, key: Key) -> Result:
     if isinstance(policy, RoutingPolicy):
         compiled = _compile(deps, key, policy)
         if compiled.config is not None:
-            objects = policy_objects(policy, compiled.config, deps.children, readable_pools(deps, key[0], policy.pool_names))
+            objects = policy_objects(
+                policy, compiled.config, deps.children, readable_pools(deps, key[0], policy.pool_names)
+            )
             blocked = await converge(deps, POLICY, live, objects)
             compiled = _Compiled(compiled.config, blocked or compiled.problem)
     deployment = deps.world.deployment(POLICY, key, names.router_name(key[1]))
