@@ -7,7 +7,6 @@ import pytest
 from testcluster.pytesting import limit_test_alone, provided, visible
 from testcluster.story import StoryCluster, story_cluster
 
-
 FIRST_FAILURE = pytest.StashKey[str]()
 
 
