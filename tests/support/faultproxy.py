@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,8 @@ class FaultProxy:
     seen: list[Seen] = field(default_factory=list)
     outage: bool = False
     """Answer everything with 503."""
+    around_write: "Callable[[], Callable[[], None]]" = lambda: lambda: None
+    """Called before a write (leases aside) is passed on; what it returns, before the writer gets the answer."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -128,8 +130,9 @@ class FaultProxy:
             return _reset(request)
         if fault == "slow":
             await asyncio.sleep(SLOW_SECONDS)
+        answered = self.around_write() if kind == "write" and "/leases" not in request.path else lambda: None
         try:
-            return await self._pass_on(request, fault, watches=watches)
+            return await self._pass_on(request, fault, answered=answered, watches=watches)
         except (aiohttp.ClientError, ConnectionError) as error:
             return web.json_response({"message": str(error)}, status=502)
 
@@ -153,7 +156,9 @@ class FaultProxy:
             deck += self._random.sample(faults, len(faults))
         return deck.pop()
 
-    async def _pass_on(self, request: web.BaseRequest, fault: str, *, watches: bool) -> web.StreamResponse:
+    async def _pass_on(
+        self, request: web.BaseRequest, fault: str, *, answered: Callable[[], None], watches: bool
+    ) -> web.StreamResponse:
         body = await request.read()
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
         headers["Accept-Encoding"] = "identity"
@@ -163,6 +168,7 @@ class FaultProxy:
             if watches and answer.status == 200:
                 return await self._watch(request, answer, fault)
             data = await answer.read()
+            answered()
         if fault == "lost":  # it was done, and nobody learns of it
             return _reset(request)
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}

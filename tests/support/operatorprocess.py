@@ -1,6 +1,5 @@
 """The operator as a process of its own, as a user who may do what its role says and nothing else."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -124,6 +123,13 @@ class OperatorProcess:
         self.metrics_port, self.probe_port = _free_ports(2)
 
     def __enter__(self) -> Self:
+        self.start()
+        self.await_ready_or_dead()
+        assert self.process.poll() is None, self.log.read_text()
+        return self
+
+    def start(self) -> None:
+        """Begin, and wait for nothing."""
         environment = direct_environment() | {
             "KUBECONFIG": str(self._kubeconfig),
             "POD_NAME": self.name,
@@ -137,9 +143,10 @@ class OperatorProcess:
             self.process = subprocess.Popen(
                 argv, env=environment | self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        wait_until(f"{self.name} ready", self._ready_or_dead, 60)
-        assert self.process.poll() is None, self.log.read_text()
-        return self
+
+    def await_ready_or_dead(self) -> None:
+        """Return when it stands by, leads, or has ended."""
+        wait_until(f"{self.name} ready", self._ready_or_dead, 180)
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -152,7 +159,7 @@ class OperatorProcess:
 
     def kill(self) -> None:
         """End it at once."""
-        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait(timeout=30)
 
     def get(self, path: str) -> tuple[int, str]:
