@@ -19,8 +19,9 @@ from trimtab_router.core.ladder import compile_ladder
 from trimtab_router.core.parse import parse_body, understand
 from trimtab_router.core.planner import needs_scores, plan_as_dict, plan_on
 from trimtab_router.shell.classifier import OnnxClassifier
+from trimtab_router.shell.curves import packaged_curves
 
-_COLUMNS = ("", "tier", "pool", "thinking", "output", "seconds", "cost", "likely", "quality", "reason", "")
+_COLUMNS = ("", "tier", "pool", "thinking", "output", "seconds", "cost", "likely", "quality", "doubled", "reason", "")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,7 +70,7 @@ def explain(config: RouterConfig, raw: bytes, *, headers: dict[str, str] | None 
         route: Route = "completions" if "prompt" in body and "messages" not in body else "chat"
         ask = understand(body, headers or {}, ladder, route=route)
         scores = OnnxClassifier().score([ask.reading.query])[0] if needs_scores(ask.facts, ladder) else None
-        return plan_as_dict(plan_on(ask.facts, scores, ladder))
+        return plan_as_dict(plan_on(ask.facts, scores, ladder), packaged_curves())
     except ApiError as error:
         raise UsageError(error.message) from None
 
@@ -121,6 +122,7 @@ def _print_table(plan: dict[str, Any]) -> None:
             *_estimates(candidate),
             _likely(candidate),
             _quality(candidate),
+            _doubling(candidate),
             candidate["reason"],
             escape(candidate["message"]),
             style="bold" if candidate["accepted"] else "dim",
@@ -141,6 +143,12 @@ def _quality(candidate: dict[str, Any]) -> str:
     if quality["source"] == "gain":
         return f"{quality['mean']:+.2f}"
     return f"{quality['mean']:.2f} ({quality['low']:.2f}-{quality['high']:.2f})"
+
+
+def _doubling(candidate: dict[str, Any]) -> str:
+    """What twice the thinking would add to the share of right answers, where that was measured."""
+    worth = candidate["doubling"]
+    return "" if worth is None else f"{worth['mean']:+.2f} ({worth['low']:+.2f} to {worth['high']:+.2f})"
 
 
 def _estimates(plan: dict[str, Any]) -> tuple[str, str]:

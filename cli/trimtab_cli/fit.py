@@ -19,7 +19,8 @@ from trimtab_cli.files import Document, read_documents
 from trimtab_crds.load import SpecInvalid, load
 from trimtab_crds.routingpolicy import RoutingPolicy
 from trimtab_crds.strategyspec import StrategyType
-from trimtab_router.core.fit import MIN_JUDGED, ClassLine, Estimate, Option, Proposal, propose, step_gain, worth
+from trimtab_router.core.curve import Curve
+from trimtab_router.core.fit import MIN_JUDGED, ClassLine, Estimate, Option, Proposal, curves, propose, step_gain, worth
 from trimtab_router.core.journal import Journal, read
 from trimtab_router.core.ladder import quality_of
 from trimtab_router.core.outcomes import Arm, wilson
@@ -273,6 +274,19 @@ def _line_as_dict(line: ClassLine) -> Manifest:
         "now": _option(line.now),
         "proposed": _option(line.proposed) if line.changes else None,
         "untried": [str(arm) for arm in line.untried],
+        "budgets": [_curve(tier, strategy, curve) for (tier, strategy), curve in curves(line).items()],
+    }
+
+
+def _curve(tier: str, strategy: str, curve: Curve) -> Manifest:
+    """What doubling the least and up to the most thinking budget is worth."""
+    worths = {f"{tokens:g}": curve.doubling(tokens) for tokens in (curve.low, curve.high / 2)}
+    return {
+        "tier": tier,
+        "strategy": strategy,
+        "form": curve.form,
+        "thinking_tokens": [curve.low, curve.high],
+        "doubling": {k: {"mean": v.mean, "low": v.low, "high": v.high} for k, v in worths.items() if v is not None},
     }
 
 
@@ -310,12 +324,25 @@ def _print(journal: Journal, proposal: Proposal, knobs: tuple[int, int] | None, 
         if line.untried:
             arms = ", ".join(map(str, line.untried))
             out.print(f"{line.name}: too few judged answers on all kinds of its queries to propose {arms}")
+    for line in proposal.lines:
+        for (tier, strategy), curve in curves(line).items():
+            out.print(f"{line.name} on {tier}, {strategy}: {_worth(curve)}")
     for name, gone in retired.items():
         out.print(f"{name}: the policy no longer runs {', '.join(gone)}, so nothing is written for it")
     out.print(f"right answers: {_interval(proposal.quality, 100)} percentage points")
     out.print(f"cost of a request: {_interval(proposal.cost, 100 / proposal.cost_now)} %")
     if knobs is not None:
         out.print(f"quality, for classes without a line: {knobs[0]} now, {knobs[1]} proposed")
+
+
+def _worth(curve: Curve) -> str:
+    """The form of accuracy against the thinking budget, and what the last doubling that was measured adds."""
+    value, half = curve.doubling(curve.high / 2), curve.high / 2
+    words = f"{curve.form} from {curve.low:g} to {curve.high:g} thinking tokens"
+    if value is None:
+        return f"{words}, nothing twice another"
+    low, mean, high = (100 * part for part in (value.low, value.mean, value.high))
+    return f"{words}; {half:g} doubled adds {mean:+.1f} percentage points, 95 % between {low:+.1f} and {high:+.1f}"
 
 
 def _row(line: ClassLine) -> list[str]:

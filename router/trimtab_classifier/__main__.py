@@ -39,6 +39,13 @@ def _eval(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _curves(arguments: argparse.Namespace) -> int:
+    from trimtab_classifier.evaluation import budgets
+
+    sys.stdout.write(budgets.run(arguments.data, arguments.out, arguments.json) + "\n")
+    return 0
+
+
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -64,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--plots", type=Path, help="folder for cost-quality pictures (PNG) and a page (index.html)")
     judge.add_argument("--only", action="append", choices=PARTS, help="one part; may be given several times")
     judge.set_defaults(run=_eval)
+    curves = commands.add_parser("curves", help="fit accuracy against spent compute, class by class")
+    curves.add_argument("--data", type=Path, required=True, help="folder of labelled queries")
+    curves.add_argument("--json", type=Path, help="file for the points, forms and worths")
+    curves.add_argument("--out", type=Path, help="file for the curves that may be packaged")
+    curves.set_defaults(run=_curves)
     return parser
 
 

@@ -1,9 +1,11 @@
 """A plan in words: every candidate with the reason for which it was chosen or rejected."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from trimtab_router.core.ceiling import NANOS
+from trimtab_router.core.curve import Curve
 from trimtab_router.core.ladder import Rung
 from trimtab_router.core.learned import Quality, Step
 from trimtab_router.core.plan import Budget, Plan, Reason, allowed, arms, budget_on, expected_tokens, fits, price
@@ -140,8 +142,11 @@ def sentence(plan: Plan) -> str:
     return _SENTENCES[plan.reason].format(plan=plan, facts=plan.facts, scores=plan.scores)
 
 
-def plan_as_dict(plan: Plan) -> dict[str, Any]:
-    """The JSON of `/v1/explain` and of `trimtab explain`."""
+def plan_as_dict(plan: Plan, packaged: Mapping[str, Curve] | None = None) -> dict[str, Any]:
+    """The JSON of `/v1/explain` and of `trimtab explain`.
+
+    `packaged` are curves by class; they say what more budget is worth where the policy's outcomes do not.
+    """
     facts, scores = plan.facts, plan.scores
     return {
         "tier": plan.tier,
@@ -171,8 +176,21 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
             "output_tokens_p90": scores.output_tokens_p90,
             "out_of_domain": round(scores.out_of_domain, 4),
         },
-        "candidates": [_candidate_as_dict(c) for c in candidates(plan)],
+        "candidates": [
+            _candidate_as_dict(c) | {"doubling": _doubling(plan, c, packaged or {})} for c in candidates(plan)
+        ],
     }
+
+
+def _doubling(plan: Plan, candidate: Candidate, packaged: Mapping[str, Curve]) -> dict[str, Any] | None:
+    """What twice the thinking would add to the share of right answers; None where nothing was measured of that."""
+    learned = plan.ladder.curves.get((plan.class_name, candidate.tier))
+    for source, curve in (("outcomes", learned), ("packaged", packaged.get(plan.class_name))):
+        worth = None if curve is None else curve.doubling(candidate.budget.thinking_tokens or 0)
+        if curve is not None and worth is not None:
+            found = {"mean": round(worth.mean, 4), "low": round(worth.low, 4), "high": round(worth.high, 4)}
+            return found | {"form": curve.form, "source": source}
+    return None
 
 
 def _spending(plan: Plan) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import Final
 
+from trimtab_router.core.curve import Curve, Point
+from trimtab_router.core.curve import fit as fit_curve
 from trimtab_router.core.journal import Observation
 from trimtab_router.core.outcomes import PRIOR_WEIGHT, Z_95, Arm, Beta, posterior, prior
 
@@ -327,6 +329,18 @@ def worth(quality: Estimate) -> tuple[int, int]:
     mean = min(1.0, max(0.0, quality.mean))
     total = mean * (1 - mean) / quality.variance - 1 if quality.variance > 0 else 0.0
     return round(max(0.0, total * mean)), round(max(0.0, total * (1 - mean)))
+
+
+def curves(line: ClassLine) -> dict[tuple[str, str], Curve]:
+    """Accuracy against the thinking budget by tier and strategy, where enough budgets were tried on the class."""
+    points: dict[tuple[str, str], list[Point]] = defaultdict(list)
+    for option in line.tried:
+        right, wrong = worth(option.quality)
+        if option.arm is not None and right + wrong:
+            found = points[option.arm.tier, option.arm.strategy]
+            found.append(Point(option.arm.thinking_tokens, right, right + wrong))
+    fitted = {key: fit_curve(found) for key, found in sorted(points.items())}
+    return {key: curve for key, curve in fitted.items() if curve is not None}
 
 
 def _change(lines: Sequence[ClassLine], part: Callable[[Option], Estimate]) -> Estimate:

@@ -14,7 +14,8 @@ from trimtab_crds.wire import (
     RouterConfig,
     StrategyConfig,
 )
-from trimtab_router.core.learned import Learned, learn
+from trimtab_router.core.curve import Curve
+from trimtab_router.core.learned import Learned, curves, learn
 
 _MOST_GAIN: Final = 0.4
 """Gain that is worth a step however cheap answers shall be."""
@@ -64,6 +65,8 @@ class Ladder:
     default: Rung
     gain_threshold: float
     learned: Learned
+    curves: dict[tuple[str, str], Curve]
+    """What was learned of budgets: accuracy against thinking tokens, by class and tier."""
     planning: PlanningConfig
     tenants: dict[str, Limits]
     out_of_domain: float
@@ -140,6 +143,7 @@ def compile_ladder(config: RouterConfig) -> Ladder:
     """The ladder of a valid document."""
     rungs = _rungs(config)
     by_name = {r.name: r for r in rungs}
+    learned = learn(config.outcomes or (), {r.name: _most_thinking(r) for r in rungs})
     context = sorted(config.context, key=lambda c: c.min_prompt_tokens, reverse=True)
     percent = config.classifier.out_of_domain_percent
     return Ladder(
@@ -154,7 +158,8 @@ def compile_ladder(config: RouterConfig) -> Ladder:
         context=tuple((c.min_prompt_tokens, by_name[c.tier]) for c in context),
         default=by_name[config.classifier.default_tier],
         gain_threshold=gain_threshold(config.quality),
-        learned=learn(config.outcomes or (), {r.name: _most_thinking(r) for r in rungs}),
+        learned=learned,
+        curves=curves(learned),
         planning=config.planning or PlanningConfig(),
         tenants={
             t.name: Limits(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from trimtab_crds.wire import OutcomeConfig
+from trimtab_router.core.curve import Curve, Point, fit
 from trimtab_router.core.outcomes import Beta, posterior, prior
 
 STEP_DECAY: Final = 0.6
@@ -70,6 +71,17 @@ def learn(outcomes: Sequence[OutcomeConfig], thinking: dict[str, int]) -> Learne
         tokens = min(seen.thinking_tokens, thinking[seen.tier])
         arms = found.setdefault(seen.class_name, {})
         arms[seen.tier] = (*arms.get(seen.tier, ()), Seen(tokens, share, seen.gain_milli / 1000))
+    return found
+
+
+def curves(learned: Learned) -> dict[tuple[str, str], Curve]:
+    """Accuracy against the thinking budget by class and tier, where enough budgets of a tier were tried to say it."""
+    found = {}
+    for class_name, tiers in learned.items():
+        for tier, arms in tiers.items():
+            curve = fit([Point(a.thinking_tokens, a.share.right, a.share.right + a.share.wrong) for a in arms])
+            if curve is not None:
+                found[class_name, tier] = curve
     return found
 
 

@@ -57,7 +57,7 @@ def posterior(right: float, judged: int, prior_mean: float, weight: float = PRIO
     return Beta(weight * prior_mean + right, weight * (1 - prior_mean) + judged - right)
 
 
-def wilson(right: float, judged: int, z: float = Z_95) -> tuple[float, float]:
+def wilson(right: float, judged: float, z: float = Z_95) -> tuple[float, float]:
     """Wilson's score interval (1927): what the counts alone say, without a prior; 0..1 when nothing is known."""
     if judged <= 0:
         return 0.0, 1.0

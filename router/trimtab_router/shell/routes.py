@@ -17,6 +17,7 @@ from trimtab_router.core.planner import needs_scores, plan_as_dict, plan_on
 from trimtab_router.core.scores import Scores
 from trimtab_router.shell.batch import Batch
 from trimtab_router.shell.conductor import Conductor
+from trimtab_router.shell.curves import packaged_curves
 from trimtab_router.shell.exchange import Exchange
 from trimtab_router.shell.exchange import Host as ExchangeHost
 from trimtab_router.shell.request import Request
@@ -164,7 +165,7 @@ def _decide(host: Host, client: ClientConnection, request: Request, ask: Ask, th
 
 def _explain(host: Host, client: ClientConnection, request: Request) -> None:
     def answer(plan: Plan) -> None:
-        client.respond(200, orjson.dumps(plan_as_dict(plan), option=orjson.OPT_INDENT_2))
+        client.respond(200, orjson.dumps(plan_as_dict(plan, packaged_curves()), option=orjson.OPT_INDENT_2))
 
     _decide(host, client, request, _ask(host, request, None), answer)
 

@@ -60,6 +60,26 @@ def test_the_table_shows_the_choice_and_the_rejected(trimtab: Trimtab, folder: P
     assert "unknown" not in low
 
 
+def test_the_table_shows_what_doubling_a_budget_is_worth(trimtab: Trimtab, tmp_path: Path):
+    """Whatever its class, the policy's own outcomes come before the packaged curves."""
+    classes = [n for n in CLASSES if n != "agentic"]
+    shares = {512: 400, 1024: 500, 2048: 600, 4096: 700}
+    outcomes = [
+        {"className": n, "tier": "high", "thinkingTokens": t, "right": r, "wrong": 1000 - r}
+        for n in classes
+        for t, r in shares.items()
+    ]
+    policy = policy_manifest(spec__outcomes=outcomes, spec__classifier={"outOfDomainPercent": 100})
+    pools = [pool_manifest("low"), pool_manifest("high")]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all([*pools, policy]))
+    out = trimtab("explain", "-f", tmp_path, QUERY).out
+    [line] = [text for text in out.splitlines() if " 2048 " in text]
+    assert "+0.1" in line
+    plan = json.loads(trimtab("explain", "-f", tmp_path, QUERY, "-o", "json").out)
+    [found] = [c for c in plan["candidates"] if c["budget"]["thinking_tokens"] == 2048]
+    assert found["doubling"]["source"] == "outcomes"
+
+
 def test_a_pool_by_name_is_not_bounded(trimtab: Trimtab, folder: Path, tmp_path: Path):
     body = {"model": "high", "messages": [{"role": "user", "content": "[red] hi"}]}
     request = tmp_path / "request.json"

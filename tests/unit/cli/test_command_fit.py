@@ -199,3 +199,24 @@ def test_the_help_of_the_classifier_names_fit(trimtab: Trimtab):
     assert ran.status == 0
     assert "fit" in ran.out
     assert "eval" in ran.out
+
+
+def test_budgets_that_were_tried_say_what_doubling_is_worth(trimtab: Trimtab, tmp_path: Path):
+    shares = {256: 0.4, 512: 0.5, 1024: 0.6, 2048: 0.7}
+    lines = []
+    for number in range(4000):
+        tokens = list(shares)[number % 4]
+        name = f"r{number}"
+        right = (number * 7919 % 1000) < 1000 * shares[tokens]
+        lines += [
+            decision_line(name, tier="high", thinking_tokens=tokens, gain=number % 50 / 100),
+            told(name, float(right)),
+        ]
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(map(json.dumps, lines)))
+    ran = trimtab("classifier", "fit", "--from", log)
+    assert "math on high, single: log-linear from 256 to 2048 thinking tokens; 1024 doubled adds +10" in ran.out
+    [line] = json.loads(trimtab("classifier", "fit", "--from", log, "-o", "json").out)["classes"]
+    [budget] = line["budgets"]
+    assert (budget["tier"], budget["form"], budget["thinking_tokens"]) == ("high", "log-linear", [256, 2048])
+    assert budget["doubling"]["1024"]["low"] < 0.1 < budget["doubling"]["1024"]["high"]
