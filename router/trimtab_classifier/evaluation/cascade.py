@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from trimtab_classifier.evaluation import curves, ladder, replay
 from trimtab_classifier.evaluation.learners import encode
+from trimtab_classifier.evaluation.operating import Points, budget
 from trimtab_classifier.evaluation.result import Result
 from trimtab_classifier.evaluation.splits import Folders, Rows, Split, divide
 from trimtab_classifier.sources import Row, rows
@@ -29,9 +30,8 @@ STRONG: Final = "gpt-4"
 SETS: Final = (("date", "gpt-3.5-turbo"), ("date", "llama2-13b"), ("gsm", "llama2-13b"), ("crepe", "llama2-13b"))
 """Task and weak model; the first decides."""
 PRICE: Final = 20.0
+BAR: Final = 0.45
 ALLOWANCE: Final = 0.005
-_MARGIN: Final = 0.005
-"""Accuracy beyond what is asked for that a policy must show on the rows to learn from: it is the best of many."""
 THRESHOLDS: Final = (0.65, 0.8, 0.87, 0.93)
 """Posterior at which an answer is accepted: two votes to one, three to one, two to none, three to none."""
 LONGEST: Final = 4
@@ -165,15 +165,13 @@ def best_strong(table: Tables, learn: Rows) -> int:
 
 
 def choose(table: Tables, learn: Rows, allowed: Callable[[Policy], bool]) -> int:
-    """The cheapest allowed policy that keeps the strong model's accuracy on the rows to learn from; else the best."""
+    """The most accurate allowed policy within the budget; if it is not the strong model's equal, see `Points.best`."""
     strong = best_strong(table, learn)
-    target = float(table.strong_right[strong, learn].mean())
     places = [place for place, policy in enumerate(table.policies) if allowed(policy)]
-    kept = {place: float(table.accuracy(place, strong)[learn].mean()) - target for place in places}
-    enough = [place for place in places if kept[place] >= -ALLOWANCE + _MARGIN]
-    if not enough:
-        return max(places, key=kept.__getitem__)
-    return min(enough, key=lambda place: float(table.cost(place, strong)[learn].mean()))
+    kept = np.stack([table.accuracy(place, strong)[learn] for place in places]) - table.strong_right[strong, learn]
+    cost = np.array([table.cost(place, strong)[learn].mean() for place in places])
+    points = Points.of(cost / table.strong_cost[strong, learn].mean(), kept)
+    return places[points.best(budget(BAR), aim=0.0)]
 
 
 def _outcome(table: Tables, split: Split, policy: int) -> ladder.Routed:
@@ -265,7 +263,7 @@ def run(folders: Folders) -> list[Result]:
     routed = {name: found for name in names if (found := _routed(table, splits, name))}
     (ours, policies), judged = routed.pop("trimtab"), np.concatenate([split.judge for split in splits])
     problem, planned = _by_prompt(questions, table, splits)
-    prompt = ladder.routed(problem, planned, ALLOWANCE)
+    prompt = ladder.routed(problem, planned, ladder.Aim(budget(BAR), ALLOWANCE))
     prompt[PROMPT] = prompt.pop(ladder.OURS)
     target = float(ours.single_quality.mean()) - ALLOWANCE
     everything = {name: outcome for name, (outcome, _) in routed.items()} | prompt
@@ -290,6 +288,6 @@ def run(folders: Folders) -> list[Result]:
     )
     return [
         Result(
-            "cascade.cost_share", ours.share(), low, high, len(judged), baselines, 0.45, False, details, picture=picture
+            "cascade.cost_share", ours.share(), low, high, len(judged), baselines, BAR, False, details, picture=picture
         )
     ]

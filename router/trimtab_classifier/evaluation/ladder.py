@@ -1,8 +1,8 @@
 """Several models or modes with a price each: the cheapest choice whose accuracy is that of the best single one.
 
 Quality and cost of every option are predicted as class table + what the text says beyond its class: for quality a
-linear regression and a forest, for cost a forest. The price of quality is chosen by folds inside the rows to learn from
-and then applied once.
+linear regression and a forest, for cost a forest. The price of quality is chosen within a budget of cost by folds
+inside the rows to learn from, and then applied once.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trimtab_classifier.evaluation import curves, rivals
 from trimtab_classifier.evaluation.forest import Forest, grow
 from trimtab_classifier.evaluation.learners import Fitted, by_length, class_table
+from trimtab_classifier.evaluation.operating import Points, budget
 from trimtab_classifier.evaluation.result import Result
 from trimtab_classifier.evaluation.splits import Split, folds
 from trimtab_classifier.linear import Ridge
@@ -128,19 +129,28 @@ def choose(expected: Expected, price: float, unit: float) -> Rows:
     return np.asarray((expected.quality - price * expected.cost / unit).argmax(axis=1), np.intp)
 
 
-def operating_price(expected: Expected, problem: Problem, split: Split, unit: float, target: float) -> float:
-    """The price of quality with the least cost on the rows to learn from that reaches `target`; 0 if none does.
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a price of quality is chosen for."""
+
+    spend: float
+    """Budget of cost, over that of the reference."""
+    allowance: float
+    """Accuracy that may be lost."""
+    reference: Reference = best_single
+
+
+def operating_price(expected: Expected, problem: Problem, split: Split, aim: Aim) -> float:
+    """The price of quality that suits the rows to learn from.
 
     `expected` holds out-of-fold predictions for the rows to learn from, in their order.
     """
-    best, found, rows = np.inf, 0.0, split.learn
-    for price in PRICES:
-        option = choose(expected, float(price), unit)
-        accuracy = float(problem.mean(problem.quality[rows, option], rows))
-        cost = float(problem.mean(problem.cost[rows, option], rows))
-        if accuracy >= target and cost < best:
-            best, found = cost, float(price)
-    return found
+    rows, single, unit = split.learn, aim.reference(problem, split.learn), unit_cost(problem, split.learn)
+    options = np.stack([choose(expected, float(price), unit) for price in PRICES])
+    kept = problem.quality[rows, options] - problem.quality[rows, single]
+    cost = problem.mean(problem.cost[rows, options].T, rows) / problem.mean(problem.cost[rows, single], rows)
+    points = Points.of(cost, kept, None if problem.weight is None else problem.weight[rows])
+    return float(PRICES[points.best(aim.spend, -aim.allowance)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +206,10 @@ def unit_cost(problem: Problem, learn: Rows) -> float:
     return float(problem.mean(problem.cost[learn], learn).max())
 
 
-def route(problem: Problem, planned: Plans, allowance: float, reference: Reference = best_single) -> dict[str, Rows]:
+def route(problem: Problem, planned: Plans, aim: Aim) -> dict[str, Rows]:
     """Options for the judged rows by every method; operating points come from folds inside the rows to learn from."""
-    split = planned.split
-    unit = unit_cost(problem, split.learn)
-    single = problem.quality[split.learn, reference(problem, split.learn)]
-    target = float(problem.mean(single, split.learn)) - allowance
-    prices = {method: operating_price(e, problem, split, unit, target) for method, e in planned.tuned.items()}
+    unit = unit_cost(problem, planned.split.learn)
+    prices = {method: operating_price(e, problem, planned.split, aim) for method, e in planned.tuned.items()}
     return {method: choose(planned.final[method], price, unit) for method, price in prices.items()}
 
 
@@ -220,14 +227,12 @@ def joined(parts: list[Routed]) -> Routed:
     return Routed(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def routed(
-    problem: Problem, planned: list[Plans], allowance: float, reference: Reference = best_single
-) -> dict[str, Routed]:
+def routed(problem: Problem, planned: list[Plans], aim: Aim) -> dict[str, Routed]:
     """Outcome of every method over all judged rows."""
     parts: dict[str, list[Routed]] = {}
     for plan in planned:
-        for method, option in route(problem, plan, allowance, reference).items():
-            parts.setdefault(method, []).append(outcome(problem, plan.split, option, reference))
+        for method, option in route(problem, plan, aim).items():
+            parts.setdefault(method, []).append(outcome(problem, plan.split, option, aim.reference))
     return {method: joined(part) for method, part in parts.items()}
 
 
@@ -281,7 +286,7 @@ def blind(problem: Problem, judged: Rows, unit: float) -> curves.Curve:
 
 def judge(name: str, bar: float, problem: Problem, planned: list[Plans], allowance: float) -> Result:
     """Cost share of the router at the accuracy of the best single option minus `allowance`, with baselines."""
-    everything = routed(problem, planned, allowance)
+    everything = routed(problem, planned, Aim(budget(bar), allowance))
     ours = everything.pop(OURS)
     judged = np.concatenate([plan.split.judge for plan in planned])
     low, high = curves.interval(ours.share, len(judged))

@@ -144,18 +144,25 @@ def test_the_price_decides(price, option):
     assert ladder.choose(expected, price, unit=5.0).tolist() == [option]
 
 
-def test_the_operating_point_is_the_cheapest_that_reaches_the_target():
+@pytest.mark.parametrize(
+    ("spend", "options"),
+    [(1.0, [0, 1]), (0.6, [0, 1]), (0.5, [0, 1]), (0.0, [0, 1])],
+    ids=["no more than it takes", "enough", "too little", "nothing"],
+)
+def test_the_operating_point_sends_the_rows_that_gain(spend, options):
     p = problem([[1, 1], [0, 1]], [[1, 10], [1, 10]])
     expected = ladder.Expected(np.array([[0.9, 0.95], [0.2, 0.9]]), p.cost)
     split = Split(np.arange(2), np.arange(0))
-    price = ladder.operating_price(expected, p, split, 10.0, target=1.0)
-    assert ladder.choose(expected, price, 10.0).tolist() == [0, 1]
+    price = ladder.operating_price(expected, p, split, ladder.Aim(spend, allowance=0.0))
+    assert ladder.choose(expected, price, 10.0).tolist() == options
 
 
 def test_a_target_out_of_reach_takes_the_best_quality():
-    p = problem([[0, 0]], [[1, 10]])
-    expected = ladder.Expected(np.array([[0.1, 0.9]]), p.cost)
-    assert ladder.operating_price(expected, p, Split(np.arange(1), np.arange(0)), 10.0, target=1.0) == 0.0
+    p = problem([[0, 1]] * 9, [[1, 10]] * 9)
+    expected = ladder.Expected(np.array([[0.1, 0.9]] * 9), p.cost)
+    split = Split(np.arange(9), np.arange(0))
+    price = ladder.operating_price(expected, p, split, ladder.Aim(spend=0.5, allowance=0.0))
+    assert ladder.choose(expected, price, 10.0).tolist() == [1] * 9
 
 
 @pytest.mark.parametrize(
