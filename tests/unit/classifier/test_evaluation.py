@@ -144,17 +144,21 @@ def test_the_price_decides(price, option):
     assert ladder.choose(expected, price, unit=5.0).tolist() == [option]
 
 
-@pytest.mark.parametrize(
-    ("spend", "options"),
-    [(1.0, [0, 1]), (0.6, [0, 1]), (0.5, [0, 1]), (0.0, [0, 1])],
-    ids=["no more than it takes", "enough", "too little", "nothing"],
-)
-def test_the_operating_point_sends_the_rows_that_gain(spend, options):
-    p = problem([[1, 1], [0, 1]], [[1, 10], [1, 10]])
-    expected = ladder.Expected(np.array([[0.9, 0.95], [0.2, 0.9]]), p.cost)
-    split = Split(np.arange(2), np.arange(0))
+@pytest.mark.parametrize("spend", [1.0, 0.6, 0.5, 0.0], ids=["for all", "just enough", "too little", "nothing"])
+def test_the_operating_point_sends_the_rows_that_gain(spend):
+    p = problem([[1, 1], [0, 1]] * 20, [[1, 10]] * 40)
+    expected = ladder.Expected(np.array([[0.9, 0.95], [0.2, 0.9]] * 20), p.cost)
+    split = Split(np.arange(40), np.arange(0))
     price = ladder.operating_price(expected, p, split, ladder.Aim(spend, allowance=0.0))
-    assert ladder.choose(expected, price, 10.0).tolist() == options
+    assert ladder.choose(expected, price, 10.0).tolist() == [0, 1] * 20
+
+
+def test_accuracy_that_is_left_over_is_not_paid_for():
+    p = problem([[1, 1], [0, 1]] * 20, [[1, 10]] * 40)
+    expected = ladder.Expected(np.array([[0.9, 0.95], [0.2, 0.9]] * 20), p.cost)
+    split = Split(np.arange(40), np.arange(0))
+    price = ladder.operating_price(expected, p, split, ladder.Aim(spend=0.5, allowance=0.5))
+    assert ladder.choose(expected, price, 10.0).tolist() == [0] * 40
 
 
 def test_a_target_out_of_reach_takes_the_best_quality():
