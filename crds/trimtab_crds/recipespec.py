@@ -277,6 +277,15 @@ class Lora(Spec):
     )
 
 
+class Disaggregation(Spec):
+    """Prompts are read by one pool and answered by another; the cache goes over the network (NIXL)."""
+
+    role: Literal["Prefill", "Decode"] = Field(
+        description="Whether the pool's engines read prompts for others or answer what others read. A tier of a "
+        "RoutingPolicy brings two pools of one model together (`prefillPoolRef`)."
+    )
+
+
 class Recipe(Spec):
     """The set of vLLM optimisations of a pool: a preset, and what overrides it."""
 
@@ -303,4 +312,7 @@ class Recipe(Spec):
         default=False, description="Let the engine give its GPU memory back on POST /sleep (`--enable-sleep-mode`)."
     )
     lora: Lora | None = Field(default=None, description="Adapters that are served beside the model.")
+    disaggregation: Disaggregation | None = Field(
+        default=None, description="Reading prompts and answering them in pools of their own (`--kv-transfer-config`)."
+    )
     attention: Attention = Field(default=Attention.STANDARD, description="How tokens attend.")

@@ -55,6 +55,11 @@ class Tier(Spec):
 
     name: Label = Field(description="Name of the tier; requests ask for it with `x-trimtab-tier`.")
     pool_ref: LocalReference = Field(description="The InferencePool (trimtab.dev) that serves the tier.")
+    prefill_pool_ref: LocalReference | None = Field(
+        default=None,
+        description="The InferencePool (trimtab.dev) with `recipe.disaggregation.role` Prefill that reads the tier's "
+        "prompts; the one of `poolRef` has the role Decode and fetches what was read. Of this tier alone.",
+    )
     budget: Budget = Field(default_factory=Budget, description="What a query may use here unless its class says more.")
     strategy: Strategy = Field(
         default_factory=Strategy, description="How queries spend the budget here unless their class says more."
@@ -233,6 +238,18 @@ def _repeated_pools(spec: "RoutingPolicySpec") -> list[str]:
     return [pool for pool in pools if pools.count(pool) > 1]
 
 
+def _shared_prefills(spec: "RoutingPolicySpec") -> list[str]:
+    readers = [tier.prefill_pool_ref.name for tier in spec.tiers if tier.prefill_pool_ref is not None]
+    taken = [*readers, *(tier.pool_ref.name for tier in spec.tiers)]
+    return [reader for reader in readers if taken.count(reader) > 1]
+
+
+_OWN_PREFILL = (
+    "(self.tiers.exists_one(u, has(u.prefillPoolRef) && u.prefillPoolRef.name == t.prefillPoolRef.name) && "
+    "!self.tiers.exists(u, u.poolRef.name == t.prefillPoolRef.name))"
+)
+
+
 class RoutingPolicySpec(Spec):
     """The desired state of a policy."""
 
@@ -339,6 +356,18 @@ class RoutingPolicySpec(Spec):
                 )
             },
         ),
+        Rule(
+            f"self.tiers.all(t, !has(t.prefillPoolRef) || {_OWN_PREFILL})",
+            lambda s: not _shared_prefills(s),
+            "tiers[].prefillPoolRef.name {pool} is a pool of another tier or the tier's own poolRef; give every tier a "
+            "pool of its own to read its prompts",
+            words={
+                "pool": Word(
+                    f"self.tiers.filter(t, has(t.prefillPoolRef) && !({_OWN_PREFILL}))[0].prefillPoolRef.name",
+                    lambda s: _shared_prefills(s)[0],
+                )
+            },
+        ),
     )
 
 
@@ -432,9 +461,19 @@ class RoutingPolicy(BaseModel):
         return f"{self.metadata.namespace}/{self.metadata.name}"
 
     @property
+    def prefills(self) -> list[tuple[Tier, str]]:
+        """The tiers whose prompts another pool reads, with the name of that pool."""
+        return [(t, t.prefill_pool_ref.name) for t in self.spec.tiers if t.prefill_pool_ref is not None]
+
+    @property
+    def moved_pool_names(self) -> list[str]:
+        """Every pool whose replicas follow the demand: those of the tiers, cheap to strong, then their prefill pools."""
+        return [*(tier.pool_ref.name for tier in self.spec.tiers), *(name for _, name in self.prefills)]
+
+    @property
     def pool_names(self) -> list[str]:
-        """Every pool that its routers ask, once: those of the tiers, cheap to strong, then those that verify."""
-        named = [tier.pool_ref.name for tier in self.spec.tiers]
+        """Every pool that its routers ask, once: those that the demand moves, then those that verify."""
+        named = self.moved_pool_names
         return [*named, *sorted({name for _, name in self.verifiers} - set(named))]
 
     @property

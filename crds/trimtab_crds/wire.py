@@ -111,6 +111,8 @@ class TierConfig(Wire):
     thinking_tokens: int = 0
     output_tokens: int = 1024
     strategy: StrategyConfig = Field(default_factory=StrategyConfig)
+    prefill_pool: str | None = None
+    """The pool that reads its prompts, where `pool` only answers (NIXL)."""
 
 
 class ClassConfig(Wire):
@@ -214,6 +216,8 @@ class RouterConfig(Wire):
         for t in self.tiers:
             if t.pool not in pools:
                 raise ValueError(f"tiers: {t.name} names pool {t.pool!r}, which is not in pools")
+            if t.prefill_pool is not None and t.prefill_pool not in pools:
+                raise ValueError(f"tiers: {t.name} names prefillPool {t.prefill_pool!r}, which is not in pools")
         for s in (*(t.strategy for t in self.tiers), *(c.strategy for c in self.classes)):
             if s is not None and s.verifier_pool is not None and s.verifier_pool not in pools:
                 raise ValueError(f"strategy.verifierPool names pool {s.verifier_pool!r}, which is not in pools")

@@ -274,6 +274,7 @@ def _set_fields(pool: InferencePool, chosen: Choices) -> list[str]:
         "recipe.parallelism": parallel.expert or parallel.data > 1 or parallel.decode_context > 1,
         "recipe.batching": not chosen.chunked_prefill or (batching and batching.long_prefill_threshold),
         "recipe.kvCache": cache is not None and cache.offload_gib is not None,
+        "recipe.disaggregation": recipe.disaggregation is not None,
         "recipe.scheduling": recipe.scheduling != "fcfs",
         "recipe.sleepMode": recipe.sleep_mode,
         "recipe.lora": recipe.lora is not None,

@@ -11,9 +11,9 @@ Manifest = Mapping[str, Any]
 
 
 def referenced(policy: Manifest) -> list[str]:
-    """Names of the pools that a policy's tiers name."""
-    tiers = policy.get("spec", {}).get("tiers") or []
-    found = (tier.get("poolRef", {}).get("name") for tier in tiers if isinstance(tier, Mapping))
+    """Names of the pools that a policy's tiers name, to answer or to read prompts."""
+    tiers = [tier for tier in policy.get("spec", {}).get("tiers") or [] if isinstance(tier, Mapping)]
+    found = ((tier.get(field) or {}).get("name") for field in ("poolRef", "prefillPoolRef") for tier in tiers)
     return [name for name in found if isinstance(name, str)]
 
 

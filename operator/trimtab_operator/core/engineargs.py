@@ -77,6 +77,7 @@ OWNED_WHERE_SET: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "--long-prefill-token-threshold": ".longPrefillThreshold",
         },
         "recipe.kvCache": {"--kv-offloading-size": ".offloadGib", "--kv-offloading-backend": ".offloadBackend"},
+        "recipe.disaggregation": {"--kv-transfer-config": ""},
         "recipe.scheduling": {"--scheduling-policy": ""},
         "recipe.sleepMode": {"--enable-sleep-mode": ""},
         "recipe.lora": {

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trimtab_crds.accelerators import NVIDIA_RESOURCE, Accelerator, accelerator
@@ -18,6 +18,10 @@ STARTUP_SECONDS = 1800
 _STARTUP_PERIOD_SECONDS = 5
 #: Between the end of the engine's own drain and the kill.
 _MARGIN_SECONDS = 30
+#: Where engines tell others how their caches are laid out (vLLM docs, features/nixl_connector_usage).
+SIDE_CHANNEL_HOST = "VLLM_NIXL_SIDE_CHANNEL_HOST"
+SIDE_CHANNEL_PORT = "VLLM_NIXL_SIDE_CHANNEL_PORT"
+_SIDE_CHANNEL = 5600
 _HOME = names.OWN_VOLUMES["trimtab-home"]
 
 
@@ -26,7 +30,7 @@ def pod_template(pool: InferencePool, flags: Iterable[str], labels: dict[str, st
     several = pool.spec.accelerator.nodes > 1
     container = _container(pool, (*flags, *nodeflags.of_leader()) if several else flags)
     container |= {
-        "ports": [{"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
+        "ports": _ports(pool),
         **_probes(),
         "lifecycle": {"preStop": {"sleep": {"seconds": childmeta.PRE_STOP_SECONDS}}},
     }
@@ -95,6 +99,17 @@ def _container(pool: InferencePool, flags: Iterable[str]) -> Manifest:
     }
 
 
+def _ports(pool: InferencePool) -> list[Manifest]:
+    """HTTP; and with a role in disaggregation the side channel of every data-parallel rank."""
+    parallel = pool.spec.recipe.parallelism
+    ranks = (parallel.data or 1) if parallel else 1
+    channels = range(ranks if pool.spec.recipe.disaggregation else 0)
+    return [
+        {"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"},
+        *({"name": f"nixl-{i}", "containerPort": _SIDE_CHANNEL + i, "protocol": "TCP"} for i in channels),
+    ]
+
+
 def _probes() -> Manifest:
     failures = STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS
     return {
@@ -124,10 +139,21 @@ def _environment(pool: InferencePool) -> list[Manifest]:
         "VLLM_NO_USAGE_STATS": "1",
     }
     theirs = {variable.name: variable.value for variable in pool.spec.engine.env}
-    model = modelvolume.environment(pool)
+    model = [*modelvolume.environment(pool), *_side_channel(pool, theirs)]
     plain = {**ours, **theirs}
     taken = {variable["name"] for variable in model}
     return [*({"name": name, "value": value} for name, value in plain.items() if name not in taken), *model]
+
+
+def _side_channel(pool: InferencePool, theirs: Mapping[str, str]) -> list[Manifest]:
+    """Other engines fetch caches from there; by itself vLLM says `localhost`, where no other pod finds it."""
+    if pool.spec.recipe.disaggregation is None:
+        return []
+    ours = (
+        {"name": SIDE_CHANNEL_HOST, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": SIDE_CHANNEL_PORT, "value": str(_SIDE_CHANNEL)},
+    )
+    return [variable for variable in ours if variable["name"] not in theirs]
 
 
 def _mounts(pool: InferencePool) -> list[Manifest]:

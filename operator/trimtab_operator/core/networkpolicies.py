@@ -60,8 +60,27 @@ def of_routers(policy: RoutingPolicy, pools: Mapping[str, InferencePool]) -> Ite
             "ingress": [_from([{"podSelector": routers}], names.ENGINE_PORT)],
         }
         yield _policy(childmeta.metadata(policy, f"{name}-engines", labels), spec)
+    for suffix, spec in _transfers(policy, pools):
+        yield _policy(childmeta.metadata(policy, f"{name}-{suffix}", labels), spec)
     if policy.spec.router.network.isolated:
         yield _policy(childmeta.metadata(policy, name, labels), _isolation(policy.spec.router.network, routers, used))
+
+
+def _transfers(policy: RoutingPolicy, pools: Mapping[str, InferencePool]) -> Iterable[tuple[str, Manifest]]:
+    """Engines that fetch what others have read may meet, on ports that they choose.
+
+    Those that are closed in both directions need a way out, too. It is a policy of its own: one with the type Egress
+    would close the way out of all pods that it selects, and the others load their models that way.
+    """
+    for tier, reader in policy.prefills:
+        pair = [pools[name] for name in (tier.pool_ref.name, reader) if name in pools]
+        peers = {"podSelector": _any_of(pair)}
+        if isolated := [pool for pool in pair if pool.spec.network.isolated]:
+            ingress = {"policyTypes": ["Ingress"], "ingress": [{"from": [peers]}]}
+            yield f"transfers-{tier.name}", {"podSelector": _any_of(isolated), **ingress}
+        if offline := [pool for pool in isolated if pool.spec.model.offline]:
+            egress = {"policyTypes": ["Egress"], "egress": [{"to": [peers]}]}
+            yield f"fetches-{tier.name}", {"podSelector": _any_of(offline), **egress}
 
 
 def _isolation(network: Network, routers: Manifest, used: Iterable[InferencePool]) -> Manifest:

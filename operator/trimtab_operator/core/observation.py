@@ -1,13 +1,13 @@
 """What one tick of the rebalancer observed, and the fleet that it makes of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import ceil
 
 from trimtab_crds.capacity import rates
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_crds.routingpolicy import RoutingPolicy
+from trimtab_crds.routingpolicy import RoutingPolicy, Tier
 from trimtab_operator.core.fleet import Demand, Fleet, PoolState, ReplicaRates, TierState
 from trimtab_operator.core.recipe import replica_for
 from trimtab_operator.core.replica import PLANNED_OUTPUT_TOKENS, PLANNED_PROMPT_TOKENS
@@ -58,7 +58,14 @@ def fleet_of(seen: Observation, demand: Mapping[str, Demand | None]) -> Fleet:
             reading = demand.get(tier.name)
             known = reading.rounded() if reading is not None and reading.is_sane else None
             rates_ = replica_rates(observed, known)
-            tiers.append(TierState(tier.name, observed.state, tier.weight, known, rates_))
+            if tier.prefill_pool_ref is None:
+                tiers.append(TierState(tier.name, observed.state, tier.weight, known, rates_))
+                continue
+            # What another pool has read is fetched, which takes no step of the engine.
+            tiers.append(TierState(tier.name, observed.state, tier.weight, _answered(known), rates_))
+            if (reader := seen.pools.get(tier.prefill_pool_ref.name)) is not None:
+                rates_ = replica_rates(reader, known)
+                tiers.append(TierState(prefill_name(tier), reader.state, tier.weight, _read(known), rates_))
     return Fleet(
         policy=seen.policy.key,
         tiers=tuple(tiers),
@@ -67,6 +74,21 @@ def fleet_of(seen: Observation, demand: Mapping[str, Demand | None]) -> Fleet:
         last_move_at=datetime.fromisoformat(status.last_move.time).timestamp() if status and status.last_move else None,
         created_at=datetime.fromisoformat(created).timestamp() if created else 0.0,
     )
+
+
+def prefill_name(tier: Tier) -> str:
+    """How a tier's prefill pool is listed beside the tier, whose name has no slash."""
+    return f"{tier.name}/prefill"
+
+
+def _answered(demand: Demand | None) -> Demand | None:
+    """What is left of a tier's demand where another pool reads its prompts."""
+    return None if demand is None else replace(demand, prompt_tokens_per_second=0.0)
+
+
+def _read(demand: Demand | None) -> Demand | None:
+    """What the pool that reads the prompts is asked for: they, and one token each."""
+    return None if demand is None else replace(demand, output_tokens_per_second=demand.requests_per_second)
 
 
 def replica_rates(observed: ObservedPool, demand: Demand | None) -> ReplicaRates | None:

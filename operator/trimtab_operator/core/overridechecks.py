@@ -15,6 +15,7 @@ from trimtab_operator.core.facts import (
     context_of,
     engine_defaults,
     has_fp8_attention,
+    latent_attention,
     linear_layers,
 )
 
@@ -182,6 +183,33 @@ def offload(pool: InferencePool, _chosen: Choices, _gpu: Accelerator) -> Iterato
         )
 
 
+def disaggregation(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[str]:
+    """One connector moves the cache, out of memory that stays where it is, and it knows few ways to split it."""
+    recipe, parallel = pool.spec.recipe, chosen.parallel
+    if recipe.disaggregation is None:
+        return
+    field = f"recipe.disaggregation.role {recipe.disaggregation.role}"
+    if recipe.kv_cache is not None and recipe.kv_cache.offload_gib is not None:
+        yield (
+            f"{field} beside recipe.kvCache.offloadGib {recipe.kv_cache.offload_gib}: vLLM lets the offload replace "
+            "the transfer and says nothing; remove one of them "
+            "(source: vLLM, config/vllm.py, _post_init_kv_transfer_config)"
+        )
+    dcp, ranks = parallel.decode_context, max(parallel.tensor, parallel.prefill_context)
+    if dcp > 1 and (dcp != ranks or not latent_attention(pool.spec.model)):
+        yield (
+            f"{field} beside recipe.parallelism.decodeContext {dcp}; set decodeContext to 1, or with latent attention "
+            f"to {ranks} (source: vLLM, config/vllm.py, kv_transfer_config)"
+        )
+    allocator = next((e.value for e in pool.spec.engine.env if e.name == "PYTORCH_CUDA_ALLOC_CONF"), "")
+    pinned = recipe.sleep_mode or "--enable-cumem-allocator" in pool.spec.engine.args
+    if "expandable_segments:True" in allocator and not pinned:
+        yield (
+            f"{field} beside engine.env PYTORCH_CUDA_ALLOC_CONF {allocator}: the network card would read memory that "
+            "has moved; remove expandable_segments (source: vLLM, config/vllm.py, _verify_kv_transfer_compat)"
+        )
+
+
 def adapters(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> Iterator[str]:
     """Adapters are applied to all tokens of a step, so it must have room for every sequence's guesses."""
     asked, defaults = chosen.speculation, engine_defaults(gpu)
@@ -215,6 +243,7 @@ OVERRIDE_CHECKS = (
     decode_context,
     chunks,
     offload,
+    disaggregation,
     adapters,
     sleep,
 )

@@ -34,6 +34,13 @@ _QUANTIZATION_FLAG = {
     Quantization.MXFP8: "mxfp8",
 }
 
+#: Both roles have the same connector, which tells them apart by the request (vLLM docs, features/nixl_connector_usage).
+#: An engine that cannot fetch what another has read reads it itself.
+_TRANSFER = json.dumps(
+    {"kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_load_failure_policy": "recompute"},
+    separators=(",", ":"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
@@ -136,6 +143,8 @@ def _extras(pool: InferencePool) -> Iterator[str]:
         yield from ("--long-prefill-token-threshold", str(recipe.batching.long_prefill_threshold))
     if recipe.kv_cache and recipe.kv_cache.offload_gib:
         yield from ("--kv-offloading-size", str(recipe.kv_cache.offload_gib), "--kv-offloading-backend", "native")
+    if recipe.disaggregation:
+        yield from ("--kv-transfer-config", _TRANSFER)
     if recipe.scheduling != "fcfs":
         yield from ("--scheduling-policy", recipe.scheduling)
     if recipe.sleep_mode:

@@ -29,6 +29,7 @@ from trimtab_crds.wire import (
     TenantConfig,
     TierConfig,
 )
+from trimtab_operator.core.division import division_problems, role_of
 from trimtab_operator.core.names import ENGINE_PORT, engine_host
 from trimtab_operator.core.recipe import replica_for
 from trimtab_operator.core.replica import planned_rates
@@ -90,7 +91,7 @@ def unbudgeted(policy: RoutingPolicy, pools: Pools) -> list[str]:
     if rebalance.mode is not RebalanceMode.APPLY:
         return []
     covered = {budget.accelerator for budget in rebalance.gpu_budget}
-    used = {pools[t.pool_ref.name].spec.accelerator.name for t in policy.spec.tiers if t.pool_ref.name in pools}
+    used = {pools[name].spec.accelerator.name for name in policy.moved_pool_names if name in pools}
     return [
         f"rebalance.gpuBudget has no entry for accelerator {name}, which pools of the tiers use; add one"
         for name in sorted(used - covered)
@@ -99,6 +100,11 @@ def unbudgeted(policy: RoutingPolicy, pools: Pools) -> list[str]:
 
 def _problems(policy: RoutingPolicy, pools: Pools) -> Iterator[str]:
     for field, name in policy.verifiers:
+        if name in pools and role_of(pools[name]) is not None:
+            yield (
+                f"{field} {name} has recipe.disaggregation.role {role_of(pools[name])}, and verifiers read their prompts "
+                "themselves; remove disaggregation from the pool, or name another one"
+            )
         if name not in pools:
             yield (
                 f"{field} {name} is not an InferencePool of namespace {policy.metadata.namespace}; "
@@ -114,6 +120,7 @@ def _problems(policy: RoutingPolicy, pools: Pools) -> Iterator[str]:
         else:
             yield from _budget_problems(f"tiers[{i}].budget", tier.budget, pools[name])
             yield from _load_problems(policy.spec.planning, pools[name])
+            yield from division_problems(f"tiers[{i}]", tier, pools)
     by_tier = {tier.name: pools.get(tier.pool_ref.name) for tier in policy.spec.tiers}
     for i, rule in enumerate(policy.spec.classes):
         pool = by_tier.get(rule.tier)
@@ -156,6 +163,7 @@ def _tier(tier: Tier) -> TierConfig:
     return TierConfig(
         name=tier.name,
         pool=tier.pool_ref.name,
+        prefill_pool=tier.prefill_pool_ref.name if tier.prefill_pool_ref else None,
         thinking_tokens=tier.budget.thinking_tokens,
         output_tokens=tier.budget.output_tokens,
         strategy=_strategy(tier.strategy),

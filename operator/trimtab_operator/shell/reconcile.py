@@ -151,10 +151,11 @@ def _shared(deps: Deps, key: Key, policy: RoutingPolicy) -> Problem | None:
     """Two policies cannot both move one pool."""
     owners = claims(deps.world.all(POLICY, key[0]))
     taken = [
-        f"tiers[{i}].poolRef.name {tier.pool_ref.name} is moved by policy {owners[tier.pool_ref.name]} already; "
+        f"tiers[{i}].{field}.name {reference.name} is moved by policy {owners[reference.name]} already; "
         "give this tier a pool of its own"
         for i, tier in enumerate(policy.spec.tiers)
-        if owners.get(tier.pool_ref.name, key[1]) != key[1]
+        for field, reference in (("poolRef", tier.pool_ref), ("prefillPoolRef", tier.prefill_pool_ref))
+        if reference is not None and owners.get(reference.name, key[1]) != key[1]
     ]
     return Problem("PoolShared", "; ".join(taken)) if taken else None
 
