@@ -467,7 +467,7 @@ class RoutingPolicy(BaseModel):
 
     @property
     def moved_pool_names(self) -> list[str]:
-        """Every pool whose replicas follow the demand: those of the tiers, cheap to strong, then their prefill pools."""
+        """Every pool whose replicas follow the demand: of the tiers, cheap to strong, then their readers."""
         return [*(tier.pool_ref.name for tier in self.spec.tiers), *(name for _, name in self.prefills)]
 
     @property

@@ -1,7 +1,7 @@
 """What two pools need to share a prompt: one reads it, the other fetches its cache and answers (NIXL).
 
-Engines compare themselves by a hash before they exchange a cache; where it differs, the answering one reads every prompt
-again and only its log says so. What the hash is made of is therefore compared here (vLLM,
+Engines compare themselves by a hash before they exchange a cache; where it differs, the answering one reads every
+prompt again and only its log says so. What the hash is made of is therefore compared here (vLLM,
 distributed/kv_transfer/kv_connector/v1/nixl/metadata.py, compute_nixl_compatibility_hash).
 """
 
@@ -51,8 +51,8 @@ def division_problems(field: str, tier: Tier, pools: Pools) -> Iterator[str]:
     for what, theirs, ours in _compared(prefill, pool):
         if theirs != ours:
             yield (
-                f"{field} has {what} {_shown(theirs)}, and pool {name} {_shown(ours)}; make them the same, else engines "
-                "cannot use each other's caches"
+                f"{field} has {what} {_shown(theirs)}, and pool {name} {_shown(ours)}; make them the same, else "
+                "engines cannot use each other's caches"
             )
     theirs_context, ours_context = prefill.spec.model.context_tokens, pool.spec.model.context_tokens
     if theirs_context and ours_context and theirs_context < ours_context:

@@ -102,8 +102,8 @@ def _problems(policy: RoutingPolicy, pools: Pools) -> Iterator[str]:
     for field, name in policy.verifiers:
         if name in pools and role_of(pools[name]) is not None:
             yield (
-                f"{field} {name} has recipe.disaggregation.role {role_of(pools[name])}, and verifiers read their prompts "
-                "themselves; remove disaggregation from the pool, or name another one"
+                f"{field} {name} has recipe.disaggregation.role {role_of(pools[name])}, and verifiers read their "
+                "prompts themselves; remove disaggregation from the pool, or name another one"
             )
         if name not in pools:
             yield (

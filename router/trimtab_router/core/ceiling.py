@@ -9,6 +9,7 @@ from math import ceil
 from typing import Final
 
 from trimtab_crds.wire import CeilingConfig, PoolConfig
+from trimtab_router.core.disaggregated import READS
 
 NANOS: Final = 1_000_000_000
 LEAST_TOKENS: Final = 16
@@ -46,19 +47,35 @@ class Price:
 
     prompt: int
     output: int
+    reader: "Price | None" = None
+    """Of the pool that reads the prompts, where another one does."""
 
     @classmethod
-    def of(cls, pool: PoolConfig) -> "Price":
-        """By the pool's GPU price and capacity; zero where the capacity is unknown."""
+    def of(cls, pool: PoolConfig, reader: PoolConfig | None = None) -> "Price":
+        """By the pools' GPU price and capacity; zero where the capacity is unknown."""
         nanos_per_second = pool.gpu_hour_milli * 1_000_000 / 3600
         return cls(
             ceil(pool.prompt_token_seconds * nanos_per_second * 1e6),
             ceil(pool.output_token_seconds * nanos_per_second * 1e6),
+            None if reader is None else cls.of(reader),
         )
 
-    def nanos(self, prompt_tokens: int, output_tokens: int) -> int:
-        """Of that many tokens, rounded up."""
-        return -(-(prompt_tokens * self.prompt + output_tokens * self.output) // 1_000_000)
+    @property
+    def spare(self) -> int:
+        """The most tokens that are written only because another engine reads the prompt."""
+        return 0 if self.reader is None else READS
+
+    def nanos(self, prompt_tokens: int, output_tokens: int, *, reads: int | None = None, fetched: bool = False) -> int:
+        """Of that many tokens, rounded up.
+
+        `reads` replicas have read the prompt for the one that answers, at most READS where that is not known; what it
+        has `fetched` it did not read itself.
+        """
+        total = (0 if fetched else prompt_tokens) * self.prompt + output_tokens * self.output
+        if self.reader is not None:
+            each = prompt_tokens * self.reader.prompt + self.reader.output
+            total += (READS if reads is None else reads) * each
+        return -(-total // 1_000_000)
 
 
 @dataclass(slots=True)
@@ -83,7 +100,7 @@ class Ledger:
     @property
     def reserved_tokens(self) -> int:
         """Promised to attempts in flight."""
-        return sum(r.tokens for r in self._open.values())
+        return sum(r.tokens + r.price.spare for r in self._open.values())
 
     @property
     def reserved_nanos(self) -> int:
@@ -96,7 +113,7 @@ class Ledger:
             return 0
         tokens = wanted
         if self.limits.tokens is not None:
-            tokens = min(tokens, self.limits.tokens - self.spent_tokens - self.reserved_tokens)
+            tokens = min(tokens, self.limits.tokens - self.spent_tokens - self.reserved_tokens - price.spare)
         if self.limits.cost_nanos is not None:
             left = self.limits.cost_nanos - self.spent_nanos - self.reserved_nanos
             tokens = min(tokens, _affordable(price, prompt_tokens, left, wanted))
@@ -114,19 +131,30 @@ class Ledger:
         """Tokens that an attempt in flight may write."""
         return self._open[attempt].tokens
 
-    def settle(self, attempt: int, *, prompt_tokens: int, tokens: int, complete: bool) -> None:
-        """An attempt has ended with what it really used.
+    def settle(
+        self,
+        attempt: int,
+        *,
+        prompt_tokens: int,
+        tokens: int,
+        complete: bool,
+        reads: int = 0,
+        fetched: bool = False,
+    ) -> None:
+        """An attempt has ended with what it really used; see `Price.nanos` for `reads` and `fetched`.
 
         Nobody knows what an engine wrote after the last event that came of an attempt that was cut or lost: such a one
         counts with all that it was granted. More it cannot be, for engines obey `max_tokens`.
         """
         granted = self._open.pop(attempt)
+        price = granted.price
         if complete:
-            granted = _Reservation(
-                granted.price, min(prompt_tokens, granted.prompt_tokens), min(tokens, granted.tokens)
-            )
-        self.spent_tokens += granted.tokens
-        self.spent_nanos += granted.price.nanos(granted.prompt_tokens, granted.tokens)
+            prompt_tokens, tokens = min(prompt_tokens, granted.prompt_tokens), min(tokens, granted.tokens)
+            self.spent_tokens += tokens + min(reads, price.spare)
+            self.spent_nanos += price.nanos(prompt_tokens, tokens, reads=min(reads, price.spare), fetched=fetched)
+        else:
+            self.spent_tokens += granted.tokens + price.spare
+            self.spent_nanos += price.nanos(granted.prompt_tokens, granted.tokens)
 
 
 def _affordable(price: Price, prompt_tokens: int, nanos: int, wanted: int) -> int:
@@ -135,4 +163,4 @@ def _affordable(price: Price, prompt_tokens: int, nanos: int, wanted: int) -> in
         return wanted
     if price.output == 0:
         return 0
-    return max((nanos * 1_000_000 - prompt_tokens * price.prompt) // price.output, 0)
+    return max((nanos - price.nanos(prompt_tokens, 0)) * 1_000_000 // price.output, 0)

@@ -34,6 +34,8 @@ class Rung:
     graded: bool
     """Quality decisions may choose it; see `_graded`."""
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    prefill: PoolConfig | None = None
+    """The pool that reads its prompts, where another one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ def _rungs(config: RouterConfig) -> tuple[Rung, ...]:
     for i, (tier, graded) in enumerate(zip(config.tiers, _graded(config), strict=True)):
         pool = config.pool(tier.pool)
         thinking = tier.thinking_tokens if pool.reasoning else 0
-        rungs.append(Rung(i, tier.name, pool, thinking, tier.output_tokens, graded, tier.strategy))
+        reader = None if tier.prefill_pool is None else config.pool(tier.prefill_pool)
+        rungs.append(Rung(i, tier.name, pool, thinking, tier.output_tokens, graded, tier.strategy, reader))
     return tuple(rungs)
 
 

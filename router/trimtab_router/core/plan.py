@@ -228,9 +228,12 @@ def priced(rung: Rung, facts: Facts, thinking: int | None, output: int | None) -
     tokens = (rung.thinking_tokens if thinking is None else thinking) + (
         rung.output_tokens if output is None else output
     )
-    prefill = facts.prompt_tokens * pool.prompt_token_seconds
+    reader = rung.prefill
+    prefill = facts.prompt_tokens * (reader or pool).prompt_token_seconds
     seconds = prefill + tokens * pool.output_token_latency_seconds
-    return Budget(thinking, output, seconds, price(pool, facts.prompt_tokens, tokens))
+    if reader is None:
+        return Budget(thinking, output, seconds, price(pool, facts.prompt_tokens, tokens))
+    return Budget(thinking, output, seconds, price(pool, 0, tokens) + price(reader, facts.prompt_tokens, 1))
 
 
 def price(pool: PoolConfig, prompt_tokens: int, output_tokens: int) -> float:

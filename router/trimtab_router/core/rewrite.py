@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from trimtab_router.core.disaggregated import FIELD
 from trimtab_router.core.parse import Ask
 from trimtab_router.core.plan import Plan
 from trimtab_router.core.read import encode
@@ -27,6 +28,8 @@ def rewritten(ask: Ask, plan: Plan) -> tuple[dict[str, Any], tuple[str, ...]]:
     body["model"] = pool.served_name
     body.pop("trimtab", None)
     dropped = [name for name in pool.drops_sampling if body.pop(name, None) is not None]
+    if plan.rung.prefill is not None and body.pop(FIELD, None) is not None:
+        dropped.append(FIELD)  # it would lead engines to hosts, and to caches of others, that the client names
     if ask.facts.effort is None or not pool.reasoning:
         _drop_effort(body, ask, dropped)
     _set_thinking(body, ask, plan)

@@ -42,6 +42,11 @@ class Run:
     tried: set[int] = field(default_factory=set)
     """Tiers whose pool had no room for it."""
     splitter: Splitter | None = None
+    reads: int = 0
+    """Replicas of a prefill pool that have read its prompt; each wrote a token."""
+    fetched: bool = False
+    prefill: str = ""
+    """The pool that has read its prompt, or why none has."""
 
     def take(self, piece: Piece) -> Signal | None:
         """One event; the signal that asks for more, if it counts now."""
@@ -114,7 +119,9 @@ class Run:
     @property
     def cost_nanos(self) -> int:
         """Price of what it used."""
-        return Price.of(self.attempt.rung.pool).nanos(self.prompt_tokens, self.tokens)
+        rung = self.attempt.rung
+        price = Price.of(rung.pool, rung.prefill)
+        return price.nanos(self.prompt_tokens, self.tokens, reads=self.reads, fetched=self.fetched)
 
     def account(self) -> dict[str, Any]:
         """Its line in `usage.trimtab.attempts`."""
@@ -130,6 +137,7 @@ class Run:
             "cost": self.cost_nanos / NANOS,
             "ended": self.ended,
         }
+        line |= {"prefill": self.prefill, "prefill_tokens": self.reads} if self.prefill else {}
         return line if self.signal is None else line | {"signal": str(self.signal)}
 
 

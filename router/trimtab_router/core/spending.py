@@ -6,6 +6,7 @@ from typing import Final
 from trimtab_crds.strategyspec import StrategyType
 from trimtab_crds.wire import EscalationConfig, StrategyConfig
 from trimtab_router.core.ceiling import LEAST_TOKENS, Ledger, Price, limits
+from trimtab_router.core.disaggregated import READS
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.facts import Facts
 from trimtab_router.core.ladder import Ladder
@@ -40,7 +41,12 @@ def within_ceiling(plan: Plan) -> Plan:
     """The plan with a budget that one attempt can use up; raises ApiError where the ceiling leaves no room for one."""
     bound, pool, facts = plan.spending.limits, plan.rung.pool, plan.facts
     wanted = (plan.budget.thinking_tokens or 0) + (plan.budget.output_tokens or plan.rung.output_tokens)
-    room = Ledger(bound, 0.0).room(Price.of(pool), most_prompt_tokens(facts), wanted * facts.answers, 0.0)
+    ledger = Ledger(bound, 0.0)
+    for before in {plan.choice.rung.index: plan.choice.rung, **{r.index: r for r in plan.spent}}.values():
+        if before.prefill is not None and before is not plan.rung:  # its prompt may have been read there in vain
+            ledger.spent_tokens += READS
+            ledger.spent_nanos += READS * Price.of(before.prefill).nanos(most_prompt_tokens(facts), 1)
+    room = ledger.room(Price.of(pool, plan.rung.prefill), most_prompt_tokens(facts), wanted * facts.answers, 0.0)
     each = room // facts.answers
     if each < min(wanted, LEAST_TOKENS):
         raise ApiError(

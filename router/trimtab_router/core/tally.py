@@ -61,12 +61,14 @@ class TierTally:
 class Tally:
     """Counts of one worker for one policy."""
 
-    __slots__ = ("decisions", "log_dropped", "log_written", "requests", "tiers")
+    __slots__ = ("decisions", "log_dropped", "log_written", "prefills", "requests", "tiers")
 
     def __init__(self) -> None:
         self.tiers: dict[str, TierTally] = {}
         self.requests: dict[tuple[str, str, str, str], int] = {}
         """By tier, class, reason and outcome."""
+        self.prefills: dict[tuple[str, str], int] = {}
+        """Prompts by prefill pool and what became of them: Read, or why not."""
         self.decisions = Histogram(DECISION_BOUNDS)
         self.log_written = 0
         """Records of the decision log that were written, and those that were dropped."""
@@ -82,11 +84,16 @@ class Tally:
         key = (tier, class_name, reason, outcome)
         self.requests[key] = self.requests.get(key, 0) + 1
 
+    def divided(self, pool: str, outcome: str) -> None:
+        """A prompt was read by that pool, or was not."""
+        self.prefills[pool, outcome] = self.prefills.get((pool, outcome), 0) + 1
+
     def dump(self) -> dict[str, Any]:
         """As plain values that JSON can carry."""
         return {
             "tiers": {name: tier.dump() for name, tier in self.tiers.items()},
             "requests": [[*key, count] for key, count in self.requests.items()],
+            "prefills": [[*key, count] for key, count in self.prefills.items()],
             "decisions": self.decisions.dump(),
             "log": {"written": self.log_written, "dropped": self.log_dropped},
         }

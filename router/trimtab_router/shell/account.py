@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from trimtab_router.core.decisions import Ending, decision
+from trimtab_router.core.disaggregated import Reading, outcome_of, said_of
 from trimtab_router.core.parse import Ask
 from trimtab_router.core.plan import SINGLE, Plan, price, strategy_header
 from trimtab_router.core.tally import Tally
@@ -23,7 +24,7 @@ class Host(Protocol):
 class Account:
     """Opened with the plan, closed once with the outcome. `plan` changes only by `fall_back`."""
 
-    __slots__ = ("_host", "_query", "_request_id", "_tier", "plan", "started")
+    __slots__ = ("_host", "_query", "_request_id", "_tier", "plan", "reading", "reads", "started")
 
     def __init__(self, host: Host, request: Request, ask: Ask, plan: Plan) -> None:
         self._host = host
@@ -31,6 +32,10 @@ class Account:
         self._query = "" if host.log is None else host.log.fingerprint(ask.reading.query)
         self._tier = host.tally.tiers[plan.tier]
         self.plan = plan
+        self.reading: Reading | None = None
+        """How the prompt was read, where another pool shall read it."""
+        self.reads = 0
+        """Replicas of prefill pools that have read it, over all attempts; each wrote a token."""
         self.started = host.now()
         """Monotonic seconds."""
 
@@ -45,9 +50,16 @@ class Account:
     def fall_back(self, plan: Plan) -> None:
         """Another tier serves the query."""
         self.plan = plan
+        self.reading = None
         self._tier.inflight -= 1
         self._tier = self._host.tally.tiers[plan.tier]
         self._tier.inflight += 1
+
+    def read(self, pool: str, reading: Reading) -> None:
+        """The prompt was read by another pool, or was not."""
+        self.reading = reading
+        self.reads += reading.reads
+        self._host.tally.divided(pool, outcome_of(reading))
 
     def begun(self) -> None:
         """The client gets the first of the answer."""
@@ -64,6 +76,8 @@ class Account:
         )
         if plan.spending is not SINGLE:
             text += strategy_header(plan)
+        if self.reading is not None and plan.rung.prefill is not None:
+            text += f"\r\nx-trimtab-prefill: {said_of(self.reading, plan.rung.prefill.name)}"
         if dropped:
             text += f"\r\nx-trimtab-dropped: {', '.join(dropped)}"
         return text.encode() + b"\r\nx-request-id: " + self._request_id
@@ -88,6 +102,14 @@ class Account:
             seconds=seconds,
             output_tokens=output_tokens,
             attempts=attempts,
-            cost=price(plan.rung.pool, plan.facts.prompt_tokens, output_tokens) if cost is None else cost,
+            cost=self._cost(output_tokens) if cost is None else cost,
         )
         log.put(decision(plan, ending))
+
+    def _cost(self, output_tokens: int) -> float:
+        """Of one answer of the plan's own pool, and of the reading elsewhere."""
+        rung, prompt, reading = self.plan.rung, self.plan.facts.prompt_tokens, self.reading
+        if rung.prefill is None or reading is None:
+            return price(rung.pool, prompt, output_tokens)
+        own = price(rung.pool, 0 if reading.transfer is not None else prompt, output_tokens - self.reads)
+        return own + self.reads * price(rung.prefill, prompt, 1)

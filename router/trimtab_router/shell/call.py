@@ -5,11 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from trimtab_crds.wire import PoolConfig
+from trimtab_router.core.disaggregated import Reading, decode_body
 from trimtab_router.core.events import EventReader, Piece, read_event
 from trimtab_router.core.http1 import Head, unchunk
 from trimtab_router.shell.answer import Answer
 from trimtab_router.shell.endpoints import Directory
 from trimtab_router.shell.options import Options
+from trimtab_router.shell.prefill import Prefill
 from trimtab_router.shell.request import Request
 from trimtab_router.shell.upstream import MAX_ATTEMPTS, Connection, Endpoint
 
@@ -49,6 +52,8 @@ class Order:
     body: bytes
     pinned: Endpoint | None = None
     """Only this replica will do."""
+    reader: PoolConfig | None = None
+    """The pool that reads the prompt first, where another one does."""
 
 
 class Call:
@@ -64,11 +69,12 @@ class Call:
             "_order",
             "_paused",
             "_piece",
+            "_prefill",
             "_raw",
             "_reader",
             "_request",
         ),
-        *("begun", "endpoint", "tried"),
+        *("begun", "endpoint", "reading", "reads", "tried"),
     )
 
     def __init__(self, host: Host, request: Request, order: Order, piece: Callable[[Piece], bool]) -> None:
@@ -83,7 +89,11 @@ class Call:
         self._raw = b""
         self._paused = False
         self._done: asyncio.Future[tuple[str, Any]] | None = None
+        reader = order.reader
+        self._prefill = None if reader is None else Prefill(host, request, reader, order.key)
         self.endpoint: Endpoint | None = None
+        self.reading: Reading | None = None
+        self.reads = 0
         self.begun = False
         self.tried: set[Endpoint] = set()
 
@@ -123,11 +133,16 @@ class Call:
 
     async def _send(self, endpoint: Endpoint) -> tuple[str, Any]:
         """One replica's answer; raises OSError or TimeoutError where it is out of reach, CallError where it refuses."""
+        body = self._order.body
+        if self._prefill is not None:
+            self.reading = await self._prefill.read(self._order.path, body)
+            self.reads += self.reading.reads
+            body = body if self.reading.transfer is None else decode_body(body, self.reading.transfer)
         connection = endpoint.take_idle() or await endpoint.connect(self._host.options.connect_seconds)
         self._connection = connection
         self._done = asyncio.get_running_loop().create_future()
         self._answer = Answer(self, self._bytes)
-        connection.post(self._answer, self._order.path, self._order.body, self._request.onward())
+        connection.post(self._answer, self._order.path, body, self._request.onward())
         if self._paused:
             connection.transport.pause_reading()
         whole = False

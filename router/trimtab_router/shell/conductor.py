@@ -13,6 +13,7 @@ from functools import partial
 
 from trimtab_router.core.attempts import prompt_bound, request, wanted_tokens
 from trimtab_router.core.ceiling import NANOS, Ledger, Price
+from trimtab_router.core.disaggregated import outcome_of, said_of
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.events import Piece, Splitter
 from trimtab_router.core.ladder import Rung
@@ -139,7 +140,7 @@ class Conductor:
         run.reservation = self._reservations
         granted = self._ledger.reserve(
             run.reservation,
-            Price.of(attempt.rung.pool),
+            Price.of(attempt.rung.pool, attempt.rung.prefill),
             prompt_tokens=prompt_bound(attempt, self._plan, thought),
             wanted=wanted_tokens(attempt, thought),
             now=self._host.now(),
@@ -204,7 +205,14 @@ class Conductor:
         attempt, thought, reservation = run.attempt, run.before_thought, run.reservation
         path, body = request(self._ask, self._plan, attempt, thought, self._ledger.granted(reservation))
         pinned = None if run.before is None else self._places.get(run.before.number)
-        order = Order(pool=attempt.rung.pool.name, key=self._ask.reading.prefix, path=path, body=body, pinned=pinned)
+        order = Order(
+            pool=attempt.rung.pool.name,
+            key=self._ask.reading.prefix,
+            path=path,
+            body=body,
+            pinned=pinned,
+            reader=attempt.rung.prefill if pinned is None else None,  # it has the thought in its own cache
+        )
         call = self._calls[run.number] = Call(self._host, self._request, order, partial(self._piece, run))
         if self._client.stalled_seconds is not None:
             call.pause()
@@ -217,9 +225,24 @@ class Conductor:
             raise
         finally:
             del self._calls[run.number]
+            self._count_reading(run, call)
             self._places[run.number] = call.endpoint
             tokens = run.tokens - before
-            self._ledger.settle(reservation, prompt_tokens=run.prompt_tokens, tokens=tokens, complete=known)
+            self._ledger.settle(
+                reservation,
+                prompt_tokens=run.prompt_tokens or (self._plan.facts.prompt_tokens if call.reads else 0),
+                tokens=tokens,
+                complete=known,
+                reads=call.reads,
+                fetched=run.fetched,
+            )
+
+    def _count_reading(self, run: Run, call: Call) -> None:
+        reading, reader = call.reading, run.attempt.rung.prefill
+        run.reads += call.reads
+        if reading is not None and reader is not None:
+            run.fetched, run.prefill = reading.transfer is not None, said_of(reading, reader.name)
+            self._host.tally.divided(reader.name, outcome_of(reading))
 
     def _piece(self, run: Run, piece: Piece) -> bool:
         """One event of an attempt; true cuts it."""
@@ -239,7 +262,7 @@ class Conductor:
         if self._show.content >= 0:
             return False
         wanted, prompt = run.attempt.output_tokens, prompt_bound(run.attempt, self._plan, None) + run.tokens
-        prices = [Price.of(rung.pool) for rung in (run.attempt.rung, *self._climb)]
+        prices = [Price.of(rung.pool, rung.prefill) for rung in (run.attempt.rung, *self._climb)]
         now = self._host.now()
         return all(self._ledger.room(price, prompt, wanted, now) >= wanted for price in prices)
 
@@ -337,8 +360,8 @@ class Conductor:
         self._host.exchanges.discard(self)
         for run in self._runs:
             if run.attempt.rung.index >= 0:
-                self._host.tally.tiers[run.attempt.rung.name].output_tokens += run.tokens
-        tokens, nanos = sum(run.tokens for run in self._runs), sum(run.cost_nanos for run in self._runs)
+                self._host.tally.tiers[run.attempt.rung.name].output_tokens += run.tokens + run.reads
+        tokens, nanos = sum(run.tokens + run.reads for run in self._runs), sum(run.cost_nanos for run in self._runs)
         self._account.close(outcome, output_tokens=tokens, attempts=len(self._runs), cost=nanos / NANOS)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from typing import Protocol
 
+from trimtab_router.core.disaggregated import decode_body
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.http1 import Head
 from trimtab_router.core.parse import Ask
@@ -19,6 +20,7 @@ from trimtab_router.shell import account
 from trimtab_router.shell.answer import Answer
 from trimtab_router.shell.endpoints import Directory
 from trimtab_router.shell.options import Options
+from trimtab_router.shell.prefill import Prefill
 from trimtab_router.shell.request import Request
 from trimtab_router.shell.server import ClientConnection
 from trimtab_router.shell.upstream import MAX_ATTEMPTS, MAX_DEATHS, Connection, Endpoint
@@ -53,7 +55,7 @@ class Exchange:
 
     __slots__ = (
         *("_account", "_answer", "_ask", "_attempts", "_client", "_connection", "_deadline", "_deaths", "_dropped"),
-        *("_endpoint", "_host", "_key", "_path", "_payload", "_request", "_tried", "_why"),
+        *("_endpoint", "_host", "_key", "_path", "_payload", "_prefill", "_reading", "_request", "_tried", "_why"),
     )
 
     def __init__(self, host: Host, client: ClientConnection, request: Request, ask: Ask, plan: Plan) -> None:
@@ -69,6 +71,8 @@ class Exchange:
         self._answer: Answer | None = None
         self._payload: bytes | None
         self._payload, self._dropped = rewrite(ask, plan)
+        self._prefill = self._reader()
+        self._reading: asyncio.Task[None] | None = None
         self._tried: set[Endpoint] = set()
         self._attempts = 0
         self._deaths = 0
@@ -104,6 +108,24 @@ class Exchange:
         self._tried.add(endpoint)
         self._endpoint = endpoint
         endpoint.inflight += 1
+        if self._prefill is None:
+            self._reach(endpoint)
+        else:
+            self._reading = asyncio.create_task(self._read_elsewhere(self._prefill, endpoint))
+            self._host.spawn(self._reading)
+
+    def _reader(self) -> Prefill | None:
+        pool = self._plan.rung.prefill
+        return None if pool is None else Prefill(self._host, self._request, pool, self._key)
+
+    async def _read_elsewhere(self, prefill: Prefill, endpoint: Endpoint) -> None:
+        """Another pool reads the prompt first; then the answer is asked for, of `endpoint`."""
+        reading = await prefill.read(self._path, self._body())
+        self._reading = None
+        self._account.read(prefill.pool.name, reading)
+        self._reach(endpoint)
+
+    def _reach(self, endpoint: Endpoint) -> None:
         connection = endpoint.take_idle()
         if connection is None:
             self._host.spawn(asyncio.create_task(self._connect(endpoint)))
@@ -127,6 +149,7 @@ class Exchange:
     def _fall_back(self, plan: Plan) -> None:
         self._account.fall_back(plan)
         self._payload = None
+        self._prefill = self._reader()
 
     async def _connect(self, endpoint: Endpoint) -> None:
         try:
@@ -142,13 +165,18 @@ class Exchange:
             connection.release(self._host.now())
 
     def _send(self, connection: Connection) -> None:
-        body = self._payload if self._payload is not None else self._rewrite()
+        body, reading = self._body(), self._account.reading
+        if reading is not None and reading.transfer is not None:
+            body = decode_body(body, reading.transfer)
         request, transport = self._request, self._client.transport
         if transport is None:
             raise RuntimeError("an exchange ends with its client")
         self._connection = connection
         self._answer = Answer(self, transport.write)
         connection.post(self._answer, self._path, body, request.onward(), minor=0 if request.v1_0 else 1)
+
+    def _body(self) -> bytes:
+        return self._payload if self._payload is not None else self._rewrite()
 
     def _rewrite(self) -> bytes:
         if self._ask is None:
@@ -157,7 +185,10 @@ class Exchange:
         return self._payload
 
     def _leave(self) -> Connection | None:
-        """Detaches from the replica."""
+        """Detaches from the replica, and stops the reading of the prompt."""
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
         connection, self._connection = self._connection, None
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
@@ -286,5 +317,6 @@ class Exchange:
         if answer is not None:
             self._answer = None
             tokens = answer.close()
+        if tokens := tokens + self._account.reads:
             self._host.tally.tiers[self._plan.tier].output_tokens += tokens
         self._account.close(outcome, output_tokens=tokens, attempts=self._attempts)

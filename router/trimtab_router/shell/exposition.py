@@ -63,6 +63,13 @@ def _series(policy: str, tally: dict[str, Any]) -> Iterator[Metric]:
     for *labels, count in tally["requests"]:
         requests.add_metric([policy, *labels], count)
     yield requests
+    if tally["prefills"]:
+        prefills = CounterMetricFamily(
+            "trimtab_router_prefills", "Prompts for a prefill pool.", labels=["policy", "pool", "outcome"]
+        )
+        for *labels, count in tally["prefills"]:
+            prefills.add_metric([policy, *labels], count)
+        yield prefills
     log = CounterMetricFamily(
         "trimtab_router_decision_log_records", "Records of the decision log.", labels=["policy", "fate"]
     )

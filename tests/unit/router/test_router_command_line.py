@@ -94,6 +94,7 @@ def test_the_admin_port_says_what_the_fleet_says():
                 "requests": [],
                 "decisions": {"counts": [0] * 12, "total": 0},
                 "log": {"written": 0, "dropped": 0},
+                "prefills": [],
             },
         },
         1.0,
