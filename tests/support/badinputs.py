@@ -332,6 +332,25 @@ BROKEN_RULES = (
         "give every tier a pool of its own so that its demand can be told apart",
     ),
     _rule(
+        "policy: a pool that reads for two tiers",
+        policy_manifest(
+            spec__tiers=[
+                tier("low") | {"prefillPoolRef": {"name": "reader"}},
+                tier("high") | {"prefillPoolRef": {"name": "reader"}},
+            ]
+        ),
+        "spec",
+        "tiers[].prefillPoolRef.name reader is a pool of another tier or the tier's own poolRef; give every tier a "
+        "pool of its own to read its prompts",
+    ),
+    _rule(
+        "policy: a pool that reads for itself",
+        policy_manifest(spec__tiers=[tier("low") | {"prefillPoolRef": {"name": "low"}}]),
+        "spec",
+        "tiers[].prefillPoolRef.name low is a pool of another tier or the tier's own poolRef; give every tier a "
+        "pool of its own to read its prompts",
+    ),
+    _rule(
         "policy: Apply without a GPU budget",
         policy_manifest(spec__rebalance={"mode": "Apply"}),
         "spec.rebalance",

@@ -1,10 +1,11 @@
 """Starts simulated engines as processes for tests: a free port, wait for /health, stop by pid."""
 
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def simulated_engine(*flags: str, model: str = "Qwen/Qwen3-8B", served_name: str = "tiny") -> Iterator[SimulatedEngine]:
+def simulated_engine(
+    *flags: str, model: str = "Qwen/Qwen3-8B", served_name: str = "tiny", env: Mapping[str, str] | None = None
+) -> Iterator[SimulatedEngine]:
     """An engine with these flags of `vllm serve` and `--sim-*`; it answers /health when this returns it."""
     port = free_port()
     argv = [sys.executable, "-m", "trimtab_cli.engine_sim", model, "--host=127.0.0.1", f"--port={port}"]
@@ -49,7 +52,9 @@ def simulated_engine(*flags: str, model: str = "Qwen/Qwen3-8B", served_name: str
     with TemporaryDirectory(prefix="trimtab-engine-") as folder:
         log = Path(folder) / "engine.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(env or {})}
+            )
         engine = SimulatedEngine(f"http://127.0.0.1:{port}", served_name, log, process)
         try:
             _wait_healthy(engine)

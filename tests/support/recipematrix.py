@@ -139,6 +139,28 @@ EXTRAS: Mapping[str, Changes] = {
     "chunks of 512": _batching(longPrefillThreshold=512),
     "chunks of 1M": _batching(longPrefillThreshold=1_048_576),
     "offload": {"spec.recipe.kvCache": {"offloadGib": 16}},
+    "prompts for others": {"spec.recipe.disaggregation": {"role": "Prefill"}},
+    "prompts of others": {"spec.recipe.disaggregation": {"role": "Decode"}},
+    "prompts of others, offload": {
+        "spec.recipe.disaggregation": {"role": "Decode"},
+        "spec.recipe.kvCache": {"offloadGib": 16},
+    },
+    "prompts for others, split caches": {
+        "spec.recipe.disaggregation": {"role": "Prefill"},
+        **_parallel(8, 1, decodeContext=2),
+    },
+    "prompts for others, whole split": {
+        "spec.recipe.disaggregation": {"role": "Prefill"},
+        **_parallel(8, 1, decodeContext=8),
+    },
+    "prompts for others, data 2": {
+        "spec.recipe.disaggregation": {"role": "Prefill"},
+        **_parallel(2, 1, data=2, expert=True),
+    },
+    "prompts for others, guesses": {
+        "spec.recipe.disaggregation": {"role": "Prefill"},
+        **_speculation("mtp"),
+    },
     "priority": {"spec.recipe.scheduling": "priority"},
     "sleep": {"spec.recipe.sleepMode": True, "spec.engine.env": [{"name": "VLLM_SERVER_DEV_MODE", "value": "1"}]},
     "adapters": {"spec.recipe.lora": {"modules": [{"name": "a", "path": "/a"}], "maxRank": 64}},
@@ -166,6 +188,7 @@ NODES: Mapping[str, Changes] = {
     "adapters on 2 nodes": _nodes(
         2, {"spec.recipe.lora": {"modules": [{"name": "a", "path": "/a"}], "maxRank": 64}}, count=8
     ),
+    "prompts for others on 2 nodes": _nodes(2, {"spec.recipe.disaggregation": {"role": "Prefill"}}, count=8),
     "ray on 2 nodes": _nodes(2, {"spec.engine.args": ["--distributed-executor-backend", "ray"]}, count=8),
     "ray ranks on 2 nodes": _nodes(2, {"spec.engine.args": ["--data-parallel-backend", "ray"]}, count=8),
 }

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 from prometheus_client import Counter, Histogram
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from trimtab_cli.engine_sim.protocol import ApiError
 from trimtab_cli.engine_sim.responses import DONE, compact, error_event, event, model_card
 from trimtab_cli.engine_sim.runner import Runner, Ticket
 from trimtab_cli.engine_sim.settings import Settings
+from trimtab_cli.engine_sim.transfers import LINK_BYTES_PER_SECOND, TransferFailed, Transfers
 
 Handler = Callable[[Request], Awaitable[Response]]
 Parse = Callable[[object, str], Job]
@@ -35,10 +37,13 @@ def json_response(document: object, status: int = 200) -> Response:
 class Api:
     """The routes. `draining` refuses new work; the server sets it on SIGTERM."""
 
-    def __init__(self, settings: Settings, runner: Runner, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, runner: Runner, metrics: Metrics, transfers: Transfers | None = None
+    ) -> None:
         self._settings = settings
-        self._runner = runner
+        self.runner = runner
         self._metrics = metrics
+        self._transfers = transfers
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
         self.draining = False
         registry, labels = metrics.registry, ("handler", "method", "status")
@@ -104,7 +109,7 @@ class Api:
         return json_response({"version": self._settings.version})
 
     async def _load(self, _: Request) -> Response:
-        return json_response({"server_load": self._runner.open_answers})
+        return json_response({"server_load": self.runner.open_answers})
 
     async def _scrape(self, _: Request) -> Response:
         return Response(self._metrics.render(), headers={"content-type": CONTENT_TYPE})
@@ -133,7 +138,7 @@ class Api:
         body = await _json_body(request)
         try:
             job = parse(body, request.headers.get("x-request-id") or uuid.uuid4().hex[:16])
-            tickets = self._submit(job)
+            tickets = self._submit(job, await self._fetched(job))
         except ApiError as error:
             if not (error.late and isinstance(body, dict) and body.get("stream")):
                 raise
@@ -145,24 +150,53 @@ class Api:
             job.choice(planned, ticket.finish_reason or "abort", ticket.written_tokens)
             for planned, ticket in zip(job.planned, tickets, strict=True)
         ]
-        return json_response(job.envelope.whole(choices, job.usage(tickets)))
+        document = job.envelope.whole(choices, job.usage(tickets))
+        return json_response(document | {"kv_transfer_params": self._kept(job, tickets[0])})
 
-    def _submit(self, job: Job) -> list[Ticket]:
+    async def _fetched(self, job: Job) -> int:
+        """Tokens of the first prompt that another engine has computed."""
+        transfers, params = self._transfers, job.request.kv_transfer_params
+        if transfers is None or not params or not params.get("do_remote_prefill"):
+            return 0
+        try:
+            tokens = await transfers.fetch(params, job.prompts[0].digest)
+        except TransferFailed as failed:
+            print(f"simulated vLLM: a cache could not be fetched: {failed}", flush=True)
+            if self._settings.transfer is not None and self._settings.transfer.recompute:
+                return 0
+            raise ApiError(500, "Internal server error", "InternalServerError", late=True) from failed
+        engine = self._settings.engine
+        seconds = tokens * engine.replica.shape.kv_bytes_per_token / LINK_BYTES_PER_SECOND
+        await asyncio.sleep(seconds / engine.time_scale)
+        return tokens
+
+    def _kept(self, job: Job, ticket: Ticket) -> dict[str, Any] | None:
+        """What the client must tell another engine, which answers the prompt that was read here."""
+        params = job.request.kv_transfer_params
+        if self._transfers is None or not params or not params.get("do_remote_decode"):
+            return None
+        if ticket.finish_reason not in ("stop", "length"):
+            return None
+        request_id = f"{job.envelope.id}-{uuid.uuid4().hex[:8]}"
+        return self._transfers.keep(request_id, job.prompts[0].digest, job.prompts[0].tokens)
+
+    def _submit(self, job: Job, external_tokens: int) -> list[Ticket]:
         """Queue all answers of a request, or none."""
         if self.draining:
             raise protocol.engine_busy("max_num_queued_reqs")
         prompts = [planned.prompt for planned in job.planned]
-        reason = self._runner.rejection(len(prompts), sum(prompt.tokens for prompt in prompts))
+        reason = self.runner.rejection(len(prompts), sum(prompt.tokens for prompt in prompts))
         if reason is not None:
             raise protocol.engine_busy(reason.value)
         longest = max(planned.answer.output_tokens for planned in job.planned)
         self._metrics.request(samples=job.request.samples, longest_tokens=longest)
         return [
-            self._runner.submit(
+            self.runner.submit(
                 planned.answer,
                 prompt_tokens=planned.prompt.tokens,
                 blocks=planned.prompt.blocks,
                 max_tokens=planned.prompt.max_tokens,
+                external_tokens=external_tokens if planned.index == 0 else 0,
             )
             for planned in job.planned
         ]
@@ -184,7 +218,7 @@ class Api:
 
     def _abort(self, tickets: list[Ticket]) -> None:
         for ticket in tickets:
-            self._runner.abort(ticket)
+            self.runner.abort(ticket)
 
     async def _stream(self, job: Job, tickets: list[Ticket]) -> AsyncIterator[bytes]:
         """The events of a streamed answer; leaving it early aborts what is under way."""

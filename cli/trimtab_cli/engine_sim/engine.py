@@ -52,7 +52,12 @@ class Sequence:
     first_token_at: float | None = None
     last_token_at: float | None = None
     finished_at: float | None = None
+    external_tokens: int = 0
+    """Of the prompt, from its start: what another engine has computed."""
     cached_tokens: int = 0
+    """Of the prompt: what this engine's prefix cache had."""
+    fetched_tokens: int = 0
+    """Of the prompt: what came from another engine beyond that."""
     computed_tokens: int = 0
     written_tokens: int = 0
     preemptions: int = 0
@@ -116,6 +121,8 @@ class Engine:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._step: _Step | None = None
+        self.kept_tokens = 0
+        """Caches that other engines will fetch; they take room."""
 
     @property
     def running(self) -> int:
@@ -198,7 +205,7 @@ class Engine:
         preempted = 0
         while len(self._running) > 1 and self._held_tokens() + len(self._running) > self._config.kv_capacity_tokens:
             victim = self._running.pop()
-            victim.computed_tokens = victim.cached_tokens = 0
+            victim.computed_tokens = victim.cached_tokens = victim.external_tokens = victim.fetched_tokens = 0
             victim.preemptions += 1
             self._waiting.appendleft(victim)
             preempted += 1
@@ -235,12 +242,16 @@ class Engine:
         sequence.cached_tokens = min(
             hits, (sequence.prompt_tokens - 1) // self._config.block_tokens * self._config.block_tokens
         )
-        sequence.computed_tokens = sequence.cached_tokens
+        # So it is with what another engine has computed.
+        sequence.fetched_tokens = max(
+            min(sequence.external_tokens, sequence.prompt_tokens - 1) - sequence.cached_tokens, 0
+        )
+        sequence.computed_tokens = sequence.cached_tokens + sequence.fetched_tokens
         self._running.append(sequence)
         return sequence
 
     def _held_tokens(self) -> int:
-        return sum(sequence.context_tokens for sequence in self._running)
+        return self.kept_tokens + sum(sequence.context_tokens for sequence in self._running)
 
     def _seconds(self, prefills: list[tuple[Sequence, int]], decoding: list[Sequence], draft_tokens: int) -> float:
         kv_tokens = sum(sequence.context_tokens for sequence in decoding)

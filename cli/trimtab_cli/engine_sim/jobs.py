@@ -1,5 +1,6 @@
 """From a checked request to planned answers, and from their tokens to what the client sees."""
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ class Prompt:
     tokens: int
     blocks: tuple[int, ...]
     max_tokens: int
+
+    @property
+    def digest(self) -> str:
+        """Names the text."""
+        return hashlib.sha256(self.text.encode("utf-8", "replace")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

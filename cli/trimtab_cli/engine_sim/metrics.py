@@ -220,13 +220,18 @@ class Metrics:
             self._speculated(report)
 
     def _admitted(self, sequence: Answering) -> None:
-        cached = sequence.cached_tokens
+        cached, fetched = sequence.cached_tokens, sequence.fetched_tokens
         self._counters["prompt_tokens"].inc(sequence.prompt_tokens)
         self._counters["prefix_cache_queries"].inc(sequence.prompt_tokens)
         self._counters["prefix_cache_hits"].inc(cached)
-        self._counters["prompt_tokens_cached"].inc(cached)
-        self._sources["local_compute"].inc(sequence.prompt_tokens - cached)
+        self._counters["prompt_tokens_cached"].inc(cached + fetched)
+        if sequence.external_tokens:
+            self._counters["external_prefix_cache_queries"].inc(sequence.prompt_tokens - cached)
+            self._counters["external_prefix_cache_hits"].inc(fetched)
+        self._sources["local_compute"].inc(sequence.prompt_tokens - cached - fetched)
         self._sources["local_cache_hit"].inc(cached)
+        self._sources["external_kv_transfer"].inc(fetched)
+        self._tiers["external_unspecified"].inc(fetched)
         self._tiers["device"].inc(cached)
 
     def _speculated(self, report: StepReport) -> None:
@@ -252,7 +257,10 @@ class Metrics:
         observe("request_generation_tokens", sequence.written_tokens)
         observe("request_params_max_tokens", max_tokens)
         observe("request_num_preemptions", sequence.preemptions)
-        observe("request_prefill_kv_computed_tokens", sequence.prompt_tokens - sequence.cached_tokens)
+        observe(
+            "request_prefill_kv_computed_tokens",
+            sequence.prompt_tokens - sequence.cached_tokens - sequence.fetched_tokens,
+        )
         if sequence.written_tokens > 1:
             observe("request_time_per_output_token_seconds", (ended - first) / (sequence.written_tokens - 1))
 

@@ -99,6 +99,7 @@ class Request(BaseModel):
     include_stop_str_in_output: bool = False
     request_id: str | None = None
     thinking_token_budget: Any = None
+    kv_transfer_params: dict[str, Any] | None = None
 
     @property
     def samples(self) -> int:

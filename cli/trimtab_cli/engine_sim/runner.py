@@ -34,8 +34,8 @@ class Ticket:
 
     @property
     def cached_tokens(self) -> int:
-        """Prompt tokens that came out of the prefix cache."""
-        return self.sequence.cached_tokens
+        """Prompt tokens that came out of a cache, of this engine or of another."""
+        return self.sequence.cached_tokens + self.sequence.fetched_tokens
 
     def notify(self) -> None:
         """Wake whoever reads the stream."""
@@ -85,9 +85,19 @@ class Runner:
             self._metrics.rejected(reason)
         return reason
 
-    def submit(self, answer: Answer, *, prompt_tokens: int, blocks: tuple[int, ...], max_tokens: int) -> Ticket:
-        """Queue an answer."""
-        sequence = Sequence(next(self._keys), prompt_tokens, answer.output_tokens, blocks)
+    def keep(self, tokens: int) -> None:
+        """So much of the cache is kept for other engines from now on."""
+        self._settle()
+        self._engine.kept_tokens = tokens
+        self._settle()
+
+    def submit(
+        self, answer: Answer, *, prompt_tokens: int, blocks: tuple[int, ...], max_tokens: int, external_tokens: int = 0
+    ) -> Ticket:
+        """Queue an answer; another engine has computed `external_tokens` of its prompt."""
+        sequence = Sequence(
+            next(self._keys), prompt_tokens, answer.output_tokens, blocks, external_tokens=external_tokens
+        )
         ticket = Ticket(sequence, answer, max_tokens)
         self._tickets[sequence.key] = ticket
         self._idle.clear()

@@ -16,6 +16,7 @@ from trimtab_cli.engine_sim.engine import Engine
 from trimtab_cli.engine_sim.metrics import Metrics
 from trimtab_cli.engine_sim.runner import Runner
 from trimtab_cli.engine_sim.settings import Settings, settings_from
+from trimtab_cli.engine_sim.transfers import Transfers
 
 #: After the answers are cut off, how long their last bytes may take to leave.
 FLUSH_SECONDS = 2.0
@@ -72,15 +73,32 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> int:
         engine, settings.engine, model_name=settings.served_names[0], max_model_len=settings.max_model_len
     )
     runner = Runner(engine, metrics)
-    api = Api(settings, runner, metrics)
     try:
         listener = _listen(settings.host, settings.port)
     except OSError as error:
-        address = f"{settings.host}:{settings.port}"
-        print(
-            f"trimtab engine-sim: cannot listen on {address} ({error.strerror}); choose another --port", file=sys.stderr
-        )
-        return 1
+        return _cannot_listen(f"{settings.host}:{settings.port}", error, "choose another --port")
+    transfers = None
+    if (transfer := settings.transfer) is not None:
+        transfers = Transfers(transfer, block_tokens=settings.engine.block_tokens, room=runner.keep)
+        try:
+            await transfers.listen()
+        except OSError as error:
+            listener.close()
+            fix = "choose another VLLM_NIXL_SIDE_CHANNEL_PORT"
+            return _cannot_listen(f"{transfer.host}:{transfer.port}", error, fix)
+    await _answer(settings, stop, listener, Api(settings, runner, metrics, transfers))
+    if transfers is not None:
+        transfers.close()
+    return 0
+
+
+def _cannot_listen(address: str, error: OSError, fix: str) -> int:
+    print(f"trimtab engine-sim: cannot listen on {address} ({error.strerror}); {fix}", file=sys.stderr)
+    return 1
+
+
+async def _answer(settings: Settings, stop: asyncio.Event, listener: socket.socket, api: Api) -> None:
+    """Serves until it is told to stop and has drained."""
     config = uvicorn.Config(
         build_app(api),
         http="httptools",
@@ -95,10 +113,9 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> int:
     host, port = listener.getsockname()[:2]
     _say(settings, f"serving {settings.served_names[0]} on {host}:{port}")
     await asyncio.wait({serving, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    await _drain(api, runner, settings.shutdown_timeout_seconds)
+    await _drain(api, api.runner, settings.shutdown_timeout_seconds)
     server.should_exit = True
     await serving
-    return 0
 
 
 def _say(settings: Settings, what: str) -> None:

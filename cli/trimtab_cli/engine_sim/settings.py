@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -21,6 +22,14 @@ _UNITS = {"": 1, "k": 1e3, "K": 2**10, "m": 1e6, "M": 2**20, "g": 1e9, "G": 2**3
 #: Bits of one cache entry for `--kv-cache-dtype`; types that are not named here keep 16.
 _KV_BITS = (("nvfp4", 4), ("4bit", 4), ("int4", 4), ("3bit", 3), ("fp8", 8), ("int8", 8), ("k8v4", 6))
 _WEIGHT_BITS = (("fp4", 4), ("awq", 4), ("gptq", 4), ("fp8", 8), ("int8", 8), ("mxfp8", 8))
+_ROLES = ("kv_producer", "kv_both", "kv_consumer")
+#: Fields of vLLM's KVTransferConfig.
+_TRANSFER_FIELDS = frozenset(
+    (
+        *("kv_connector", "engine_id", "kv_buffer_device", "kv_role", "kv_port", "kv_connector_extra_config"),
+        *("kv_connector_module_path", "enable_permute_local_kv", "kv_load_failure_policy"),
+    )
+)
 #: Flags of vLLM that the simulation follows; the others are checked, accepted and named at the start.
 FOLLOWED = frozenset(
     (
@@ -55,8 +64,21 @@ FOLLOWED = frozenset(
         "spec_method",
         "spec_model",
         "spec_tokens",
+        "kv_transfer_config",
     )
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Exchange of caches with other engines (`--kv-transfer-config` with vLLM's NixlConnector)."""
+
+    engine_id: str
+    host: str
+    port: int
+    tensor: int = 1
+    recompute: bool = False
+    """What cannot be fetched is computed here, instead of an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +101,7 @@ class Settings:
     startup_seconds: float = 0.0
     seed: int = 0
     version: str = "0.32.0"
+    transfer: Transfer | None = None
     without_effect: tuple[str, ...] = ()
 
     @property
@@ -127,7 +150,39 @@ def _settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         startup_seconds=_at_least_zero("--sim-startup-seconds", args.sim_startup_seconds),
         seed=args.sim_seed,
         version=known_flags().version,
+        transfer=_transfer(args, environ),
         without_effect=_without_effect(args),
+    )
+
+
+def _transfer(args: argparse.Namespace, environ: Mapping[str, str]) -> Transfer | None:
+    """As vLLM's KVTransferConfig reads it; None without a connector."""
+    config = _document("--kv-transfer-config", args.kv_transfer_config)
+    if unknown := sorted(set(config) - _TRANSFER_FIELDS):
+        raise ArgumentError(
+            f"--kv-transfer-config has no field {unknown[0]!r}; use {', '.join(sorted(_TRANSFER_FIELDS))}"
+        )
+    connector, role = config.get("kv_connector"), config.get("kv_role")
+    if role is not None and role not in _ROLES:
+        raise ArgumentError(f"Unsupported kv_role: {role}. Supported roles are {_ROLES}")
+    if connector is None:
+        return None
+    if role is None:
+        raise ArgumentError(f"Please specify kv_role when kv_connector is set, supported roles are {_ROLES}")
+    if connector not in ("NixlConnector", "NixlPullConnector"):
+        raise ArgumentError(f"--kv-transfer-config kv_connector {connector!r} is not simulated; use NixlConnector")
+    policy = config.get("kv_load_failure_policy", "fail")
+    if policy not in ("recompute", "fail"):
+        raise ArgumentError(f"--kv-transfer-config kv_load_failure_policy is {policy!r}; use recompute or fail")
+    port = environ.get("VLLM_NIXL_SIDE_CHANNEL_PORT", "5600")
+    if not port.isdecimal():
+        raise ArgumentError(f"VLLM_NIXL_SIDE_CHANNEL_PORT is {port!r}; it must be a number")
+    return Transfer(
+        engine_id=str(config.get("engine_id") or uuid.uuid4()),
+        host=environ.get("VLLM_NIXL_SIDE_CHANNEL_HOST", "localhost"),
+        port=_within("VLLM_NIXL_SIDE_CHANNEL_PORT", int(port), 1, 65535),
+        tensor=int(args.tensor_parallel_size or 1),
+        recompute=policy == "recompute",
     )
 
 

@@ -19,6 +19,7 @@ from trimtab_cli.local.router import Router
 from trimtab_cli.local.scraped import ScrapedMetrics
 from trimtab_cli.local.screen import Screen
 from trimtab_cli.local.snapshot import GpuRow, Ledger, Snapshot, TierRow, cost_per_hour, notes_of, tier_row
+from trimtab_operator.core.observation import prefill_name
 from trimtab_operator.core.tickreport import TickReport
 from trimtab_operator.shell.metrics import MetricsSource, PrometheusMetrics
 from trimtab_operator.shell.rebalancer import Rebalancer
@@ -108,7 +109,7 @@ class LocalLoop:
         self._go(self._engines.failure(), name="watch")
         source = await self._metrics()
         policy = self._inputs.policy
-        for verifier in policy.pool_names[len(policy.spec.tiers) :]:  # no tier moves it: its own number stands
+        for verifier in policy.pool_names[len(policy.moved_pool_names) :]:  # no tier moves it: its own number stands
             self._engines.scale(verifier, self._inputs.pools[verifier].spec.replicas)
         self._go(self._rebalance(Rebalancer(self._fleet, lambda _: source, time.time)), name="rebalance")
         await self._wait_until_all_serve()
@@ -227,8 +228,11 @@ class LocalLoop:
         statuses, states = {tier.name: tier for tier in report.tiers} if report else {}, self._engines.states()
         rows = []
         for tier in self._inputs.policy.spec.tiers:
-            pool, demand = tier.pool_ref.name, self._ledger.demand(tier.name)
-            rows.append(tier_row(tier.name, self._inputs.pools[pool], states[pool], statuses.get(tier.name), demand))
+            named = [(tier.name, tier.pool_ref)]
+            named += [(prefill_name(tier), tier.prefill_pool_ref)] if tier.prefill_pool_ref else []
+            for name, reference in named:
+                pool, demand = reference.name, self._ledger.demand(name)
+                rows.append(tier_row(name, self._inputs.pools[pool], states[pool], statuses.get(name), demand))
         return tuple(rows)
 
     def _gpus(self) -> tuple[GpuRow, ...]:

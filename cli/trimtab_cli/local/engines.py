@@ -20,6 +20,7 @@ from trimtab_cli.local.options import Options
 from trimtab_cli.local.ports import free_port
 from trimtab_cli.local.slots import Slots
 from trimtab_crds.inferencepool import InferencePool
+from trimtab_operator.core.enginepod import SIDE_CHANNEL_HOST, SIDE_CHANNEL_PORT
 from trimtab_operator.core.fleet import PoolState, pool_state
 
 T = TypeVar("T")
@@ -238,10 +239,12 @@ class Engines:
                 await child.stop(grace)
 
     def _environment(self, pool: InferencePool, replica: Replica) -> dict[str, str]:
+        divided = pool.spec.recipe.disaggregation is not None
+        channel = {SIDE_CHANNEL_HOST: HOST, SIDE_CHANNEL_PORT: str(free_port())} if divided else {}
         if self._options.engine != "vllm":
-            return {}
+            return channel
         own = {variable.name: variable.value for variable in pool.spec.engine.env}
-        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, replica.slots)), **own}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, replica.slots)), **own, **channel}
 
     async def _serve(self, replica: Replica, child: Process) -> None:
         """From the start of the process until it should end or has ended."""

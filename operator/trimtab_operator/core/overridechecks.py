@@ -109,7 +109,8 @@ def decode_context(pool: InferencePool, chosen: Choices, gpu: Accelerator) -> It
             f"recipe.parallelism.decodeContext {dcp} does not split layers with a window (model.shape.windowTokens "
             f"{shape.window_tokens}); set it to 1 (source: vLLM, v1/core/kv_cache_utils.py)"
         )
-    slow_cache = chosen.kv_dtype != "auto" and not has_fp8_attention(gpu)
+    # FlashAttention reads no e5m2 on any GPU (vLLM, v1/attention/backends/flash_attn.py, supported_kv_cache_dtypes).
+    slow_cache = chosen.kv_dtype == "fp8_e5m2" or (chosen.kv_dtype != "auto" and not has_fp8_attention(gpu))
     if capability(gpu) < _FLASH_ATTENTION_CAPABILITY or slow_cache:
         yield (
             f"recipe.parallelism.decodeContext {dcp} needs FlashAttention, which accelerator.name {gpu.name} (compute "

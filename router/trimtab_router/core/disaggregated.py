@@ -64,13 +64,16 @@ def prefill_body(body: bytes, served_name: str) -> bytes:
 
 
 def transfer_of(answer: bytes) -> dict[str, Any] | None:
-    """Where the first engine keeps the prompt's cache; None where it does not say."""
+    """Where the first engine keeps the prompt's cache; None where it does not say.
+
+    Without blocks it is of no use, and vLLM 0.32 dies of it (nixl/pull_scheduler.py, update_state_after_alloc).
+    """
     try:
         said = orjson.loads(answer)
     except orjson.JSONDecodeError:
         return None
     found = said.get(FIELD) if isinstance(said, dict) else None
-    return found if isinstance(found, dict) and found else None
+    return found if isinstance(found, dict) and found.get("remote_block_ids") else None
 
 
 def decode_body(body: bytes, transfer: dict[str, Any]) -> bytes:

@@ -227,7 +227,8 @@ async def test_what_cannot_be_divided_is_answered_alone_and_says_why():
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"{", b"[]", b"{}", b'{"kv_transfer_params": {}}', b'{"kv_transfer_params": 1}']
+    "answer",
+    [b"", b"{", b"[]", b"{}", b'{"kv_transfer_params": {"remote_block_ids": []}}', b'{"kv_transfer_params": 1}'],
 )
 def test_an_answer_without_a_transfer(answer: bytes):
     assert transfer_of(answer) is None
