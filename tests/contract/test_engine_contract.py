@@ -207,6 +207,7 @@ def test_the_model_may_be_left_out(engine: Server):
         pytest.param({"messages": [{"role": "developer", "content": "be brief"}, *QUESTION]}, id="developer"),
         pytest.param({"messages": [{"role": "user"}]}, id="no-content"),
         pytest.param({"thinking_token_budget": None}, id="null-budget"),
+        pytest.param({"kv_transfer_params": None}, id="null-transfer"),
         pytest.param({"max_tokens": WINDOW}, id="room-up-to-the-window"),
         pytest.param({"top_k": -1, "top_p": 0.5, "temperature": 0.7, "seed": 3}, id="sampling"),
     ],
@@ -214,6 +215,12 @@ def test_the_model_may_be_left_out(engine: Server):
 def test_bodies_that_are_accepted(engine: Server, fields: dict[str, Any]):
     # The stop strings end the answer early where it may be long.
     assert engine.chat(**{"stop": ["a", "e", "n", " "]} | fields).status_code == 200
+
+
+@pytest.mark.parametrize("wish", ["do_remote_decode", "do_remote_prefill"])
+def test_an_engine_without_a_connector_transfers_nothing(engine: Server, wish: str):
+    answer = engine.chat(max_tokens=1, kv_transfer_params={wish: True, "remote_host": None})
+    assert (answer.status_code, answer.json()["kv_transfer_params"]) == (200, None)
 
 
 def test_max_completion_tokens_wins_over_max_tokens(engine: Server):
@@ -485,6 +492,7 @@ INVALID = {
     "seed-text": ({"seed": "a"}, "body.seed", "unable to parse string as an integer"),
     "stream-text": ({"stream": "maybe"}, "body.stream", "unable to interpret input"),
     "model-number": ({"model": 5}, "body.model", "Input should be a valid string"),
+    "transfer-text": ({"kv_transfer_params": "x"}, "body.kv_transfer_params", "Input should be a valid dictionary"),
     "messages-text": ({"messages": "hi"}, "body.messages", "Input should be a valid list"),
     "messages-missing": ({"messages": ...}, "body.messages", "Field required"),
 }

@@ -42,10 +42,18 @@ class Transfers:
     `room` is called with the tokens that are kept from now on. All methods run in the event loop's thread.
     """
 
-    def __init__(self, transfer: Transfer, *, block_tokens: int, room: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        transfer: Transfer,
+        *,
+        block_tokens: int,
+        room: Callable[[int], None],
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
         self._transfer = transfer
         self._block_tokens = block_tokens
         self._room = room
+        self._lease_seconds = lease_seconds
         self._kept: dict[str, Kept] = {}
         self._leases: dict[str, asyncio.TimerHandle] = {}
         self._server: asyncio.Server | None = None
@@ -60,7 +68,7 @@ class Transfers:
     def keep(self, request_id: str, digest: str, tokens: int) -> dict[str, Any]:
         """Keeps a prompt's cache; what another engine must be told to fetch it."""
         self._kept[request_id] = Kept(digest, tokens)
-        self._leases[request_id] = asyncio.get_running_loop().call_later(LEASE_SECONDS, self._release, request_id)
+        self._leases[request_id] = asyncio.get_running_loop().call_later(self._lease_seconds, self._release, request_id)
         self._tell()
         blocks = [next(self._blocks) for _ in range(-(-tokens // self._block_tokens))]
         return {

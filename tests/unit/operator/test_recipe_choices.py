@@ -311,3 +311,10 @@ def test_decode_context_needs_kernels_that_merge_parts():
     recipe = {"parallelism": {"tensor": 8, "decodeContext": 8}, "kvCache": {"dtype": "fp8"}}
     (reason,) = resolved("nvidia-l40s-48gb", 8, spec__recipe=recipe, spec__model__shape=LATENT).reasons
     assert "needs FlashAttention" in reason
+
+
+def test_no_kernel_merges_parts_of_an_e5m2_cache():
+    recipe = {"parallelism": {"tensor": 16, "decodeContext": 2}, "kvCache": {"dtype": "fp8_e5m2"}}
+    wide = shape(attentionHeads=96, kvHeads=8)
+    (reason,) = resolved("nvidia-b300-288gb", 16, spec__recipe=recipe, spec__model__shape=wide).reasons
+    assert "lacks for kvCache.dtype fp8_e5m2" in reason
