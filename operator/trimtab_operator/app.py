@@ -13,12 +13,13 @@ from typing import Any
 
 import kopf
 
-from trimtab_operator.core.kinds import CHILDREN, DEPLOYMENT, POD, POLICY, POOL, Kind
+from trimtab_operator.core.kinds import CHILDREN, POD, POLICY, POOL, Kind
 from trimtab_operator.core.pacing import Pace, Result
 from trimtab_operator.settings import Settings
 from trimtab_operator.shell.autoscalers import EVERY_SECONDS, run_autoscalers
 from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.engineload import EngineMetrics
+from trimtab_operator.shell.eventpokes import poke_for
 from trimtab_operator.shell.fleetport import KubernetesFleet
 from trimtab_operator.shell.health import Health
 from trimtab_operator.shell.loop import Loop, run_loop
@@ -27,7 +28,7 @@ from trimtab_operator.shell.rebalanceloop import Sources, run_rebalance_loop
 from trimtab_operator.shell.rebalancer import Rebalancer
 from trimtab_operator.shell.reconcile import reconcile_policy, reconcile_pool
 from trimtab_operator.shell.resync import run_resync
-from trimtab_operator.shell.world import Index, child_key, wake_key
+from trimtab_operator.shell.world import Index, child_key
 
 
 @dataclass(slots=True)
@@ -81,29 +82,6 @@ def _events(registry: kopf.OperatorRegistry, app: App, kind: Kind) -> None:
         poke_for(app.deps, kind, dict(body["metadata"]), deleted=type == "DELETED")
 
     kopf.on.event(kind.api_version, kind.plural, id=f"poke-{kind.kind}", registry=registry)(handler)
-
-
-def poke_for(deps: Deps, kind: Kind, meta: Mapping[str, Any], *, deleted: bool) -> None:
-    """Wake every loop that an event of this object concerns."""
-    namespace = meta["namespace"]
-    if kind in (POOL, POLICY):
-        deps.wakeups.poke(wake_key(kind, (namespace, meta["name"])))
-        # A policy's document and claims depend on pools, a pool's writer of replicas on policies.
-        other = POLICY if kind == POOL else POOL
-        deps.wakeups.poke_group(other.kind, namespace)
-        _poke_rebalancers(deps, namespace)
-        return
-    key = child_key(meta)
-    if key is None:
-        return
-    owner = POOL if key[1].endswith("/pool") else POLICY
-    deps.wakeups.poke((owner.kind, namespace, key[2]))
-    if owner == POOL and (kind == DEPLOYMENT or deleted):
-        _poke_rebalancers(deps, namespace)
-
-
-def _poke_rebalancers(deps: Deps, namespace: str) -> None:
-    deps.wakeups.poke_group("rebalance", namespace)
 
 
 def _pool_loops(registry: kopf.OperatorRegistry, app: App, fleet: KubernetesFleet) -> None:

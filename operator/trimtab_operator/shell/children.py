@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
 
+_MOST_VERIFIED = 50_000
+
 
 async def converge(
     deps: Deps, owner: Kind, live_owner: Mapping[str, Any], desired: Sequence[Manifest]
@@ -50,7 +52,7 @@ async def apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None, 
     """Apply an object where it differs from the live one, which is ours; a refusal of the API server is the answer."""
     if manifest["kind"] == DEPLOYMENT.kind and "replicas" in manifest["spec"] and _has_replicas_writer(manifest):
         manifest, live = await _prepared(deps, manifest, live)
-    if not needs_apply(manifest, live):
+    if _is_verified(deps, manifest, live):
         return None
     body = manifest
     if live is not None:
@@ -69,6 +71,22 @@ async def apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None, 
     if live is None and _has_replicas_writer(manifest):
         await claim_replicas(deps, answer)
     return None
+
+
+def _is_verified(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None) -> bool:
+    """Whether nothing is to be applied; compared in depth only where the object or the desire changed."""
+    if live is None:
+        return False
+    digest = str(manifest["metadata"]["annotations"][names.DIGEST_ANNOTATION])
+    uid, now = live["metadata"]["uid"], (live["metadata"]["resourceVersion"], digest)
+    if deps.verified.get(uid) == now:
+        return True
+    if needs_apply(manifest, live):
+        return False
+    if len(deps.verified) >= _MOST_VERIFIED:
+        deps.verified.clear()  # mostly of children that are gone
+    deps.verified[uid] = now
+    return True
 
 
 async def _name_conflict(deps: Deps, body: Manifest, what: str) -> None:

@@ -81,6 +81,10 @@ class Deps:
     """The Deployment of the revision that each pool's spec asks for, once a pass found it acceptable."""
     conflicts: dict[tuple[str, str, str], Conflict] = field(default_factory=dict)
     """By kind, namespace and name: owners of whose children somebody else lately changed a field."""
+    named: dict[Key, frozenset[str]] = field(default_factory=dict)
+    """The pools that each policy named when its last event came."""
+    verified: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By uid: the resourceVersion and the digest of the desire for which a child was last found to be as desired."""
     written: Written = field(default_factory=Written)
     parsed: Parsed = field(default_factory=Parsed)
 

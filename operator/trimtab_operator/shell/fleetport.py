@@ -3,11 +3,10 @@
 Replicas are written here and nowhere else: by a policy's rebalancer through `PolicyFleet`, by `tend` for drains, for
 roll-outs and for pools that no policy moves. Counts are read from the API server, not from the watches: two steps must
 never use the same free GPU. What cannot be counted for certain (a pool that is unreadable or gone while its pods still
-end) stops the tick: FleetUnknownError. One lock holds reads and writes of replicas apart, so a pool that a policy just
-claimed has no other writer in flight.
+end) stops the tick: FleetUnknownError. Locks hold reads and writes of replicas apart (poollocks.py), so a pool that a
+policy just claimed has no other writer in flight.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from trimtab_operator.core.tickreport import TickReport
 from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.engineload import EngineLoads
+from trimtab_operator.shell.poollocks import PoolLocks
 from trimtab_operator.shell.reconcile import readable_pool, readable_pools
 from trimtab_operator.shell.replicawrites import write_one
 from trimtab_operator.shell.world import Key, wake_key
@@ -66,7 +66,7 @@ class KubernetesFleet:
     def __init__(self, deps: Deps, loads: EngineLoads) -> None:
         self.deps = deps
         self.loads = loads
-        self.lock = asyncio.Lock()
+        self.locks = PoolLocks()
 
     def of(self, policy: Key) -> "PolicyFleet":
         """The `FleetPort` of one policy."""
@@ -93,12 +93,20 @@ class KubernetesFleet:
         if not decide(known, look, Room(surge=True, regrow=True)):
             await self._forget(key, known, pool)
             return known.rolling or known.drains_since is not None
-        async with self.lock:
+        together = self._together(key)
+        async with self.locks.holding(key[0], together):
+            if self._together(key) != together:
+                return True
             live = await self.read(key[0], [key[1]])
             fresh = self.replicas(key, live)
             look = replace(look, follows=self._follows(key, pool), now=self.deps.clock())
             await self.execute(live, key, decide(fresh, look, await self._room(key, pool, fresh)))
         return True
+
+    def _together(self, key: Key) -> list[str]:
+        """The pools whose GPUs are counted together with the pool's, itself included."""
+        owner = claims(self.deps.world.all(POLICY, key[0])).get(key[1])
+        return [key[1]] if owner is None else self.claimed_by((key[0], owner))
 
     async def read(self, namespace: str, pools: Iterable[str]) -> _Live:
         """Deployments and pods of these pools as of now."""
@@ -178,10 +186,11 @@ class PolicyFleet:
         parsed = self._parsed()
         if parsed is None or parsed.key != policy:
             return None
-        async with self._fleet.lock:
+        while True:
             mine = self._fleet.claimed_by(self._key)
-            live = await self._fleet.read(self._key[0], mine)
-        return self._observation(parsed, mine, live)
+            async with self._fleet.locks.holding(self._key[0], mine):
+                if self._fleet.claimed_by(self._key) == mine:
+                    return self._observation(parsed, mine, await self._fleet.read(self._key[0], mine))
 
     def _parsed(self) -> RoutingPolicy | None:
         manifest = self._deps.world.one(POLICY, self._key)
@@ -197,8 +206,9 @@ class PolicyFleet:
         """See FleetPort. Raises ChangedError when the step was planned from something else, and ClusterError."""
         namespace, name = key = split(pool)
         in_flight = await self._in_flight(key, replicas)
-        async with self._fleet.lock:
-            if name not in self._fleet.claimed_by(self._key):
+        mine = self._fleet.claimed_by(self._key)
+        async with self._fleet.locks.holding(namespace, [*mine, name]):
+            if name not in mine or self._fleet.claimed_by(self._key) != mine:
                 raise ChangedError(f"{pool} is no longer moved by this policy")
             live = await self._fleet.read(namespace, [name])
             fresh = self._fleet.replicas(key, live)
@@ -211,7 +221,7 @@ class PolicyFleet:
     async def free_gpus(self, pool: str) -> int | None:
         """GPUs of the pool's kind that nobody holds and no roll-out of another pool was promised; None: no budget.
 
-        The caller holds the lock.
+        The caller holds the locks of all pools of the policy.
         """
         policy = self._parsed()
         mine = self._fleet.claimed_by(self._key)

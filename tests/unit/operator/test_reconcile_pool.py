@@ -122,8 +122,9 @@ def test_drift_in_a_child_is_taken_back(bench: Bench):
 
 def test_a_child_that_lost_its_label_is_found_by_name(bench: Bench):
     start(bench)
-    labels = bench.cluster.one(SERVICE, "low-engine")["metadata"]["labels"]
-    del labels[names.POOL_LABEL]
+    meta = bench.cluster.one(SERVICE, "low-engine")["metadata"]
+    del meta["labels"][names.POOL_LABEL]
+    meta["resourceVersion"] = "later"
     run(bench)
     assert bench.cluster.one(SERVICE, "low-engine")["metadata"]["labels"][names.POOL_LABEL] == "low"
 
