@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import kopf
@@ -107,8 +107,7 @@ def _policy_loops(registry: kopf.OperatorRegistry, app: App) -> None:
         async def step() -> Result:
             return await reconcile_policy(app.deps, key)
 
-        # Whatever happens to one of many pools wakes it.
-        await run_loop(app.deps, Loop(POLICY, key, step), stopped, replace(_pace(app), settle_seconds=1.0))
+        await run_loop(app.deps, Loop(POLICY, key, step), stopped, _pace(app))
 
     kopf.daemon(POLICY.api_version, POLICY.plural, id="policy", registry=registry, cancellation_timeout=5)(policy)
 

@@ -33,7 +33,7 @@ class Pace:
     resync_seconds: float = 300.0
     blocked_seconds: float = 30.0
     moving_seconds: float = 2.0
-    settle_seconds: float = 0.25
+    settle_seconds: float = 1.0
     """Between the starts of two passes over one object: what happens meanwhile is seen, and told, at once."""
 
 
