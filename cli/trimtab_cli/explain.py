@@ -21,7 +21,21 @@ from trimtab_router.core.planner import needs_scores, plan_as_dict, plan_on
 from trimtab_router.shell.classifier import OnnxClassifier
 from trimtab_router.shell.curves import packaged_curves
 
-_COLUMNS = ("", "tier", "pool", "thinking", "output", "seconds", "cost", "likely", "quality", "doubled", "reason", "")
+_COLUMNS = (
+    "",
+    "tier",
+    "pool",
+    "strategy",
+    "thinking",
+    "output",
+    "seconds",
+    "cost",
+    "likely",
+    "quality",
+    "doubled",
+    "reason",
+    "",
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -118,6 +132,7 @@ def _print_table(plan: dict[str, Any]) -> None:
             "→" if candidate["accepted"] else "",
             candidate["tier"],
             candidate["pool"],
+            candidate["strategy"],
             *_tokens(candidate["budget"]),
             *_estimates(candidate),
             _likely(candidate),
@@ -128,6 +143,9 @@ def _print_table(plan: dict[str, Any]) -> None:
             style="bold" if candidate["accepted"] else "dim",
         )
     out.print(table)
+    if plan["unmeasured"]:
+        count = len(plan["unmeasured"])
+        out.print(f"{count} other combinations are Unmeasured: no outcome says how good they are; -o json lists them")
 
 
 def _likely(candidate: dict[str, Any]) -> str:

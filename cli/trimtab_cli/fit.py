@@ -168,7 +168,7 @@ def _refit(manifest: Manifest, proposal: Proposal) -> Manifest:
             rules[line.name] = _rule(line.name, arm, tiers[arm.tier], old)
     if rules:
         spec["classes"] = list(rules.values())
-    learned = _outcomes(proposal, tiers, rules)
+    learned = _outcomes(proposal, spec)
     if learned:
         spec["outcomes"] = learned
     threshold = step_gain(proposal, list(tiers))
@@ -200,6 +200,13 @@ def _can_run(arm: Arm, tiers: dict[str, Manifest], rule: Manifest | None) -> boo
     return arm.tier in tiers and arm.strategy in (_strategy(tiers[arm.tier]), _own_strategy(rule))
 
 
+def _can_plan(arm: Arm, spec: Manifest) -> bool:
+    """The planner may choose the arm: a single answer, or a strategy of its tier or of a class line that names it."""
+    tiers = _tiers(spec)
+    named = [_own_strategy(rule) for rule in _rules(spec).values() if rule["tier"] == arm.tier]
+    return arm.tier in tiers and arm.strategy in ("single", _strategy(tiers[arm.tier]), *named)
+
+
 def _strategy(part: Manifest) -> str:
     """As the log names it."""
     return STRATEGY_NAMES[StrategyType((part.get("strategy") or {}).get("type", "Single"))]
@@ -209,17 +216,24 @@ def _own_strategy(rule: Manifest | None) -> str | None:
     return _strategy(rule) if rule and rule.get("strategy") else None
 
 
-def _outcomes(proposal: Proposal, tiers: dict[str, Manifest], rules: dict[str, Manifest]) -> list[Manifest]:
+def _outcomes(proposal: Proposal, spec: Manifest) -> list[Manifest]:
     """What was learned, for the planner: shares of right answers as counts, those of most judged answers first."""
-    found = []
+    found, tiers = [], _tiers(spec)
     for line in proposal.lines:
         for option in line.tried:
             right, wrong = worth(option.quality)
-            if option.arm is not None and _can_run(option.arm, tiers, rules.get(line.name)) and right + wrong:
-                entry = {"className": line.name, "tier": option.arm.tier, "thinkingTokens": option.arm.thinking_tokens}
-                found.append((option.judged, entry | {"right": right, "wrong": wrong, "gainMilli": _milli(line.gain)}))
+            if option.arm is not None and _can_plan(option.arm, spec) and right + wrong:
+                found.append((option.judged, _outcome(line, option.arm, tiers) | {"right": right, "wrong": wrong}))
     found.sort(key=lambda item: -item[0])
     return sorted((entry for _, entry in found[:MAX_OUTCOMES]), key=lambda e: (e["className"], e["right"] + e["wrong"]))
+
+
+def _outcome(line: ClassLine, arm: Arm, tiers: dict[str, Manifest]) -> Manifest:
+    """A combination as `outcomes` names it: the strategy only where it is not the tier's own."""
+    entry = {"className": line.name, "tier": arm.tier, "thinkingTokens": arm.thinking_tokens}
+    if arm.strategy != _strategy(tiers[arm.tier]):
+        entry["strategy"] = next(str(kind) for kind, name in STRATEGY_NAMES.items() if name == arm.strategy)
+    return entry | {"gainMilli": _milli(line.gain)}
 
 
 def _milli(gain: float) -> int:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from trimtab_crds.meta import Rule, Spec
 from trimtab_crds.scalars import Label, Percent, Tokens
+from trimtab_crds.strategyspec import StrategyType
 
 
 class Unsolvable(StrEnum):
@@ -49,6 +50,9 @@ class Outcome(Spec):
     class_name: Label = Field(description="Class of the queries.")
     tier: Label = Field(description="Name of the tier.")
     thinking_tokens: Tokens = Field(default=0, description="Its thinking budget.")
+    strategy: StrategyType | None = Field(
+        default=None, description="How the budget was spent; as the tier says when absent."
+    )
     right: int = Field(
         description="Judged answers that were right, as many as the estimate is worth.", ge=0, le=10_000_000
     )

@@ -20,7 +20,7 @@ from trimtab_crds.scalars import (
     Seconds,
     Tokens,
 )
-from trimtab_crds.strategyspec import Ceiling, Escalation, Strategy
+from trimtab_crds.strategyspec import Ceiling, Escalation, Strategy, StrategyType
 
 KIND: Literal["RoutingPolicy"] = "RoutingPolicy"
 _LIST_BY_NAME: dict[str, JsonValue] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
@@ -250,6 +250,21 @@ _OWN_PREFILL = (
 )
 
 
+def _foreign_strategies(spec: "RoutingPolicySpec") -> list[str]:
+    """Strategies of outcomes that no tier or class line of that tier has."""
+    had = {(t.name, t.strategy.type) for t in spec.tiers}
+    had |= {(c.tier, c.strategy.type) for c in spec.classes if c.strategy is not None}
+    named = [(o.tier, o.strategy) for o in spec.outcomes if o.strategy not in (None, StrategyType.SINGLE)]
+    return [str(strategy) for tier, strategy in named if (tier, strategy) not in had]
+
+
+_HAS_STRATEGY = (
+    "!has(o.strategy) || o.strategy == 'Single' "
+    "|| self.tiers.exists(t, t.name == o.tier && t.strategy.type == o.strategy) "
+    "|| self.classes.exists(c, c.tier == o.tier && has(c.strategy) && c.strategy.type == o.strategy)"
+)
+
+
 class RoutingPolicySpec(Spec):
     """The desired state of a policy."""
 
@@ -320,6 +335,17 @@ class RoutingPolicySpec(Spec):
             lambda s: all(c.tier in _tier_names(s) for c in s.outcomes),
             "outcomes[].tier {tier} is not the name of one of tiers[]; correct it or remove the entry",
             words={"tier": _first_unknown_tier("outcomes")},
+        ),
+        Rule(
+            f"self.outcomes.all(o, {_HAS_STRATEGY})",
+            lambda s: not _foreign_strategies(s),
+            "outcomes[].strategy {strategy} is neither that of the tier nor of a class line that names the tier; "
+            "remove the entry or give the tier the strategy",
+            words={
+                "strategy": Word(
+                    f"self.outcomes.filter(o, !({_HAS_STRATEGY}))[0].strategy", lambda s: _foreign_strategies(s)[0]
+                )
+            },
         ),
         Rule(
             "self.tenants.all(n, !has(n.maxTier) || self.tiers.exists(t, t.name == n.maxTier))",

@@ -161,6 +161,8 @@ class OutcomeConfig(Wire):
     class_name: str
     tier: str
     thinking_tokens: int = 0
+    strategy: StrategyType | None = None
+    """None: the tier's."""
     right: int
     wrong: int
     gain_milli: int = 0

@@ -385,6 +385,13 @@ BROKEN_RULES += (
         "outcomes[].tier huge is not the name of one of tiers[]; correct it or remove the entry",
     ),
     _rule(
+        "policy: an outcome of a strategy that nothing has",
+        policy_manifest(spec__outcomes=[_OUTCOME | {"strategy": "Cascade"}]),
+        "spec",
+        "outcomes[].strategy Cascade is neither that of the tier nor of a class line that names the tier; "
+        "remove the entry or give the tier the strategy",
+    ),
+    _rule(
         "policy: an outcome of nothing",
         policy_manifest(spec__outcomes=[_OUTCOME | {"right": 0}]),
         "spec.outcomes[0]",

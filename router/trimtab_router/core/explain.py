@@ -1,15 +1,31 @@
 """A plan in words: every candidate with the reason for which it was chosen or rejected."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from trimtab_crds.strategyspec import StrategyType
+from trimtab_crds.wire import StrategyConfig
 from trimtab_router.core.ceiling import NANOS
+from trimtab_router.core.costs import samples
 from trimtab_router.core.curve import Curve
 from trimtab_router.core.ladder import Rung
-from trimtab_router.core.learned import Quality, Step
-from trimtab_router.core.plan import Budget, Plan, Reason, allowed, arms, budget_on, expected_tokens, fits, price
-from trimtab_router.core.spending import samples
+from trimtab_router.core.learned import Quality, Step, undercuts
+from trimtab_router.core.plan import (
+    STRATEGY_NAMES,
+    Budget,
+    Choice,
+    Plan,
+    Reason,
+    allowed,
+    arms,
+    budget_on,
+    expected_cost,
+    expected_tokens,
+    fits,
+    spent,
+)
+from trimtab_router.core.spending import spending_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +34,7 @@ class Candidate:
 
     tier: str
     pool: str
+    strategy: str
     budget: Budget
     expected_tokens: int
     """Output tokens that are likely, thinking included."""
@@ -36,9 +53,10 @@ def candidates(plan: Plan) -> tuple[Candidate, ...]:
     found = []
     learned = _arms(plan)
     for rung in plan.ladder.rungs:
-        own = [a for a in learned if a.rung == rung.index and a.step.own]
-        found.append(_candidate(plan, rung, own[0].step if own else None))
-        others = [a.step for a in learned if a.rung == rung.index and not a.step.own]
+        here = [a.step for a in learned if a.rung == rung.index]
+        own = [step for step in here if step.own and step.own_strategy]
+        found.append(_candidate(plan, rung, own[0] if own else None))
+        others = [step for step in here if not (step.own and step.own_strategy)]
         found += [_candidate(plan, rung, step) for step in others]
     return tuple(found)
 
@@ -60,18 +78,40 @@ def _arms(plan: Plan) -> list[_Arm]:
 
 def _candidate(plan: Plan, rung: Rung, step: Step | None) -> Candidate:
     learned = None if step is None or step.own else step.thinking_tokens
-    chosen = rung is plan.rung and learned == _learned_thinking(plan)
-    reason, message = (str(plan.reason), sentence(plan)) if chosen else _rejection(plan, rung, learned)
+    strategy = None if step is None or step.own_strategy else step.strategy
+    chosen = rung is plan.rung and learned == _learned_thinking(plan) and strategy == _learned_strategy(plan)
+    reason, message = (str(plan.reason), sentence(plan)) if chosen else _rejection(plan, rung, step)
     budget = plan.budget if chosen else _budget_of(plan, rung, learned)
     tokens = expected_tokens(rung, budget, plan.facts, plan.scores)
-    cost = price(rung.pool, plan.facts.prompt_tokens, tokens)
-    quality = None if step is None else step.quality
-    return Candidate(rung.name, rung.pool.name, budget, tokens, cost, quality, chosen, reason, message)
+    how = plan.spending.strategy if chosen else _strategy_of(plan, rung, strategy)
+    return Candidate(
+        rung.name,
+        rung.pool.name,
+        STRATEGY_NAMES[how.type],
+        budget,
+        tokens,
+        spent(rung, how, plan.facts.prompt_tokens, tokens, plan.ladder),
+        None if step is None else step.quality,
+        chosen,
+        reason,
+        message,
+    )
+
+
+def _strategy_of(plan: Plan, rung: Rung, learned: StrategyType | None) -> StrategyConfig:
+    """How the request would spend a budget there."""
+    choice = Choice(rung, plan.reason, strategy=None if learned is None else plan.ladder.strategy(rung, learned))
+    return spending_on(choice, plan.class_name, plan.facts, plan.ladder).strategy
 
 
 def _learned_thinking(plan: Plan) -> int | None:
     """The learned budget that the plan uses; a fallback uses its tier's own."""
     return plan.choice.learned_thinking_tokens if plan.rung is plan.choice.rung else None
+
+
+def _learned_strategy(plan: Plan) -> StrategyType | None:
+    strategy = plan.choice.strategy
+    return None if strategy is None or plan.rung is not plan.choice.rung else strategy.type
 
 
 def _budget_of(plan: Plan, rung: Rung, learned: int | None) -> Budget:
@@ -82,7 +122,7 @@ def _budget_of(plan: Plan, rung: Rung, learned: int | None) -> Budget:
     )
 
 
-def _rejection(plan: Plan, rung: Rung, learned: int | None) -> tuple[str, str]:
+def _rejection(plan: Plan, rung: Rung, step: Step | None) -> tuple[str, str]:
     tokens, chosen, facts = plan.facts.prompt_tokens, plan.tier, plan.facts
     if facts.top is not None and rung.index > facts.top:
         return "TenantLimit", f"tenant {facts.tenant} may use tiers up to {plan.ladder.rungs[facts.top].name}"
@@ -94,7 +134,7 @@ def _rejection(plan: Plan, rung: Rung, learned: int | None) -> tuple[str, str]:
     if rung is plan.choice.wanted:
         return "Full", f"its pool {rung.pool.name} holds as much as it is planned for"
     if plan.reason in ("Gain", "Learned") and plan.scores is not None:
-        return _not_worth_it(plan, rung, plan.scores.gain, learned)
+        return _not_worth_it(plan, plan.scores.gain, step)
     others = {
         "LongContext": ("NotForLength", f"about {tokens} prompt tokens go to {chosen}"),
         "ClassRule": ("OtherClass", f"class {plan.class_name} goes to {chosen} by the policy"),
@@ -105,15 +145,65 @@ def _rejection(plan: Plan, rung: Rung, learned: int | None) -> tuple[str, str]:
     return others.get(plan.reason, ("NotDefault", f"the default tier is {chosen}"))
 
 
-def _not_worth_it(plan: Plan, rung: Rung, gain: float, learned: int | None) -> tuple[str, str]:
+def _not_worth_it(plan: Plan, gain: float, step: Step | None) -> tuple[str, str]:
     threshold = plan.ladder.gain_threshold
-    if not rung.graded:
+    if step is None:
         return "OnlyForLength", "only long prompts go to this tier"
-    thinking, chosen = (rung.thinking_tokens if t is None else t for t in (learned, _learned_thinking(plan)))
-    if rung.index < plan.rung.index or (rung is plan.rung and thinking < chosen):
+    better = _undercuts(plan, step)
+    if better is not None:
+        by = plan.ladder.graded[better.rung].name
+        return "Dearer", f"tier {by} with {better.thinking_tokens} thinking tokens is at least as good and costs less"
+    if step.place < _place(plan):
         more = f"{gain:+.2f} accuracy" if plan.reason == "Gain" else "more accuracy, by what was learned"
         return "GainWorthIt", f"a stronger tier promises {more}, at least the {threshold:.2f} it must"
     return "GainTooSmall", f"it would add less than the {threshold:.2f} accuracy a step must promise"
+
+
+def _undercuts(plan: Plan, step: Step) -> Step | None:
+    """The cheapest candidate for which this one is none."""
+    if plan.scores is None:
+        return None
+    costs = [(_cost(plan, other), other) for other in arms(plan.facts, plan.scores, plan.ladder)]
+    able = [(cost, other) for cost, other in costs if undercuts(other, step, cost, _cost(plan, step))]
+    return min(able, key=lambda found: found[0])[1] if able else None
+
+
+def _cost(plan: Plan, step: Step) -> float:
+    return expected_cost(plan.ladder.graded[step.rung], step, plan.facts, plan.scores, plan.ladder)
+
+
+def _place(plan: Plan) -> float:
+    """Where the plan is on the ladder."""
+    for arm in _arms(plan):
+        thinking = None if arm.step.own else arm.step.thinking_tokens
+        strategy = None if arm.step.own_strategy else arm.step.strategy
+        if arm.rung == plan.rung.index and (thinking, strategy) == (_learned_thinking(plan), _learned_strategy(plan)):
+            return arm.step.place
+    return float(plan.rung.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """A combination that the policy allows and of which nothing is known."""
+
+    tier: str
+    pool: str
+    strategy: str
+    thinking_tokens: int
+
+
+def unmeasured(plan: Plan) -> tuple[Unmeasured, ...]:
+    """Other budgets of the policy, and other strategies, on the tiers that quality may choose."""
+    if plan.scores is None:
+        return ()
+    ladder, known = plan.ladder, {(a.rung, a.step.thinking_tokens, a.step.strategy) for a in _arms(plan)}
+    return tuple(
+        Unmeasured(rung.name, rung.pool.name, STRATEGY_NAMES[strategy], tokens)
+        for rung in allowed(plan.facts, ladder)
+        for strategy in ladder.strategies[rung.index]
+        for tokens in ladder.budgets[rung.index]
+        if (rung.index, tokens, strategy) not in known
+    )
 
 
 _SENTENCES: Final[dict[Reason, str]] = {
@@ -179,6 +269,11 @@ def plan_as_dict(plan: Plan, packaged: Mapping[str, Curve] | None = None) -> dic
         "candidates": [
             _candidate_as_dict(c) | {"doubling": _doubling(plan, c, packaged or {})} for c in candidates(plan)
         ],
+        "unmeasured": [
+            asdict(found)
+            | {"reason": "Unmeasured", "message": "no outcome of this class says how good it is, so it is no candidate"}
+            for found in unmeasured(plan)
+        ],
     }
 
 
@@ -213,6 +308,7 @@ def _candidate_as_dict(candidate: Candidate) -> dict[str, Any]:
     return {
         "tier": candidate.tier,
         "pool": candidate.pool,
+        "strategy": candidate.strategy,
         "budget": _budget(candidate.budget),
         "cost": candidate.budget.cost,
         "seconds": candidate.budget.seconds,
@@ -231,7 +327,7 @@ def _quality(quality: Quality) -> dict[str, Any]:
         "mean": round(quality.mean, 4),
         "low": round(quality.low, 4),
         "high": round(quality.high, 4),
-        "source": "outcomes" if quality.learned else "gain",
+        "source": quality.source,
     }
 
 

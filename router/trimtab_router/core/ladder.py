@@ -14,8 +14,9 @@ from trimtab_crds.wire import (
     RouterConfig,
     StrategyConfig,
 )
+from trimtab_router.core.costs import price, samples
 from trimtab_router.core.curve import Curve
-from trimtab_router.core.learned import Learned, curves, learn
+from trimtab_router.core.learned import Table, Tier, curves, learn, table
 
 _MOST_GAIN: Final = 0.4
 """Gain that is worth a step however cheap answers shall be."""
@@ -66,7 +67,16 @@ class Ladder:
     """Thresholds, longest first."""
     default: Rung
     gain_threshold: float
-    learned: Learned
+    tables: dict[str, Table]
+    """Combinations that something was learned of, by class."""
+    plain: Table
+    """The graded tiers as they are, for classes that nothing was learned of."""
+    strategies: tuple[dict[StrategyType, StrategyConfig], ...]
+    """What the policy allows on every tier: its own first, that of class lines that name it, and one answer."""
+    budgets: tuple[tuple[int, ...], ...]
+    """Thinking budgets of the policy that every tier could have, its own first."""
+    inverts: bool
+    """A stronger graded tier may cost less than a weaker one."""
     curves: dict[tuple[str, str], Curve]
     """What was learned of budgets: accuracy against thinking tokens, by class and tier."""
     planning: PlanningConfig
@@ -87,6 +97,10 @@ class Ladder:
     def pools(self) -> tuple[PoolConfig, ...]:
         """Every pool that requests may be sent to, those of verifiers too."""
         return tuple(self.config.pools)
+
+    def strategy(self, rung: Rung, kind: StrategyType) -> StrategyConfig:
+        """How a tier spends a budget by that strategy."""
+        return self.strategies[rung.index][kind]
 
     @property
     def policy(self) -> str:
@@ -137,6 +151,40 @@ def _rungs(config: RouterConfig) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
+def _strategies(rung: Rung, config: RouterConfig) -> dict[StrategyType, StrategyConfig]:
+    named = [c.strategy for c in config.classes if c.tier == rung.name and c.strategy is not None]
+    found: dict[StrategyType, StrategyConfig] = {}
+    for strategy in (rung.strategy, *named, StrategyConfig()):
+        found.setdefault(strategy.type, strategy)
+    return found
+
+
+def _budgets(rung: Rung, config: RouterConfig) -> tuple[int, ...]:
+    if not rung.pool.reasoning:
+        return (0,)
+    named = (*(t.thinking_tokens for t in config.tiers), *(c.thinking_tokens for c in config.classes))
+    others = sorted({tokens for tokens in named if tokens is not None} - {rung.thinking_tokens})
+    return rung.thinking_tokens, *others
+
+
+def _inverts(graded: tuple[Rung, ...]) -> bool:
+    """Prices are compared part by part: what is nowhere cheaper never is."""
+    parts = [
+        (
+            price(r.prefill or r.pool, 1, 0),
+            price(r.pool, 0, 1),
+            r.thinking_tokens,
+            r.output_tokens,
+        )
+        for r in graded
+    ]
+    return any(
+        any(later < earlier for earlier, later in zip(one, other, strict=True))
+        for i, one in enumerate(parts)
+        for other in parts[i + 1 :]
+    )
+
+
 def _most_thinking(rung: Rung) -> int:
     """An arm may think more than its tier does; nothing thinks where the engine cannot end it."""
     return 1 << 30 if rung.pool.reasoning else 0
@@ -147,6 +195,18 @@ def compile_ladder(config: RouterConfig) -> Ladder:
     rungs = _rungs(config)
     by_name = {r.name: r for r in rungs}
     learned = learn(config.outcomes or (), {r.name: _most_thinking(r) for r in rungs})
+    graded = tuple(r for r in rungs if r.graded) or rungs
+    strategies, budgets = tuple(_strategies(r, config) for r in rungs), tuple(_budgets(r, config) for r in rungs)
+    fitted = curves(learned)
+    tiers = [
+        Tier(
+            r.name,
+            r.thinking_tokens,
+            {kind: samples(strategy) for kind, strategy in strategies[r.index].items()},
+            budgets[r.index],
+        )
+        for r in graded
+    ]
     context = sorted(config.context, key=lambda c: c.min_prompt_tokens, reverse=True)
     percent = config.classifier.out_of_domain_percent
     return Ladder(
@@ -156,13 +216,20 @@ def compile_ladder(config: RouterConfig) -> Ladder:
         by_name=by_name,
         by_model={r.pool.served_name: r for r in reversed(rungs)},
         models=frozenset(config.models),
-        graded=tuple(r for r in rungs if r.graded) or rungs,
+        graded=graded,
         classes={c.name: c for c in config.classes},
         context=tuple((c.min_prompt_tokens, by_name[c.tier]) for c in context),
         default=by_name[config.classifier.default_tier],
         gain_threshold=gain_threshold(config.quality),
-        learned=learned,
-        curves=curves(learned),
+        tables={
+            name: table(tiers, arms, {tier: curve for (of, tier), curve in fitted.items() if of == name})
+            for name, arms in learned.items()
+        },
+        plain=table(tiers, {}, {}),
+        strategies=strategies,
+        budgets=budgets,
+        inverts=_inverts(graded),
+        curves=fitted,
         planning=config.planning or PlanningConfig(),
         tenants={
             t.name: Limits(

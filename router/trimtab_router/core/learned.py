@@ -1,28 +1,55 @@
-"""Plans from what was learned: the cheapest arm that nothing dearer beats by what its steps must promise.
+"""Plans from what was learned: the cheapest combination that nothing dearer beats by what its steps must promise.
 
-What an arm adds to the one before it is the difference of their learned shares of right answers, corrected for this
-query by the difference between its predicted gain and that of the class's queries on average. Tiers that nothing was
-learned of continue from those that it was, by the predicted gain alone.
+A combination is a tier, a thinking budget and a strategy. What one adds to the one before it is the difference of their
+learned shares of right answers, corrected for this query by the difference between its predicted gain and that of the
+class's queries on average. Tiers that nothing was learned of continue from those that it was, by the predicted gain
+alone; budgets between learned ones have the share of the curve through those. Everything that does not depend on the
+query is laid out once, in a `Table`.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
+from trimtab_crds.strategyspec import StrategyType
 from trimtab_crds.wire import OutcomeConfig
 from trimtab_router.core.curve import Curve, Point, fit
 from trimtab_router.core.outcomes import Beta, posterior, prior
 
 STEP_DECAY: Final = 0.6
 """Worth of a further step up the ladder, relative to the one before it."""
+CLEARLY: Final = 0.9
+"""Cheaper by less is not worth another tier: capacities are corrected all the time."""
+_APART: Final = 1e-6
+
+Source = Literal["outcomes", "curve", "gain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A graded tier, as far as quality depends on it."""
+
+    name: str
+    thinking_tokens: int
+    samples: Mapping[StrategyType, int] = field(default_factory=lambda: {StrategyType.SINGLE: 1})
+    """Strategies that the policy allows here, with the answers each may ask for; the tier's own first."""
+    budgets: Sequence[int] = ()
+    """Other thinking budgets of the policy that may be used here."""
+
+    @property
+    def own(self) -> StrategyType:
+        """Its strategy."""
+        return next(iter(self.samples))
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was learned of one arm for one class."""
+    """What was learned of one combination for one class."""
 
     thinking_tokens: int
+    strategy: StrategyType | None
+    """None: the tier's own."""
     share: Beta
     """Of right answers."""
     gain: float
@@ -30,7 +57,7 @@ class Seen:
 
 
 Learned = dict[str, dict[str, tuple[Seen, ...]]]
-"""Arms by class and tier, least thinking first."""
+"""By class and tier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,46 +67,85 @@ class Quality:
     mean: float
     low: float
     high: float
-    learned: bool
+    source: Source
+
+    @property
+    def learned(self) -> bool:
+        """A share, not a difference."""
+        return self.source != "gain"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A tier with a thinking budget, as a place on the ladder."""
+class Place:
+    """A combination on the ladder; what is known of it before the query is."""
 
     rung: int
     """Place among the graded tiers."""
     thinking_tokens: int
+    strategy: StrategyType
     own: bool
     """The budget is the tier's own."""
+    own_strategy: bool
     place: float
-    """Steps from the cheapest tier; a budget other than the tier's own is up to half a step away from it."""
+    """Steps from the cheapest tier; what spends otherwise than its tier does is up to half a step away from it."""
+    known: Quality | None
+    """For queries whose predicted gain is `gain`; None where only the predicted gain says something."""
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Every combination that something is known of, cheapest first."""
+
+    places: tuple[Place, ...]
+    base: float
+    """Share of the cheapest tier where nothing is to be gained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A place, with its quality for one query."""
+
+    rung: int
+    thinking_tokens: int
+    strategy: StrategyType
+    own: bool
+    own_strategy: bool
+    place: float
     quality: Quality
 
 
-def learn(outcomes: Sequence[OutcomeConfig], thinking: dict[str, int]) -> Learned:
-    """Shares by class and tier, shrunk to the arm's mean over all classes; `thinking` is what a tier can do at most."""
-    pooled: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
+def learn(outcomes: Sequence[OutcomeConfig], thinking: Mapping[str, int]) -> Learned:
+    """Shares by class and tier, shrunk to the mean of the combination over all classes.
+
+    `thinking` is what a tier can do at most.
+    """
+    pooled: dict[tuple[str, int, StrategyType | None], list[int]] = defaultdict(lambda: [0, 0])
     for seen in outcomes:
-        counts = pooled[seen.tier, seen.thinking_tokens]
+        counts = pooled[seen.tier, seen.thinking_tokens, seen.strategy]
         counts[0] += seen.right
         counts[1] += seen.right + seen.wrong
     found: Learned = {}
     for seen in outcomes:
-        mean = prior(*pooled[seen.tier, seen.thinking_tokens])
+        mean = prior(*pooled[seen.tier, seen.thinking_tokens, seen.strategy])
         share = posterior(seen.right, seen.right + seen.wrong, mean)
         tokens = min(seen.thinking_tokens, thinking[seen.tier])
         arms = found.setdefault(seen.class_name, {})
-        arms[seen.tier] = (*arms.get(seen.tier, ()), Seen(tokens, share, seen.gain_milli / 1000))
+        one = Seen(tokens, seen.strategy, share, seen.gain_milli / 1000)
+        arms[seen.tier] = (*arms.get(seen.tier, ()), one)
     return found
 
 
 def curves(learned: Learned) -> dict[tuple[str, str], Curve]:
-    """Accuracy against the thinking budget by class and tier, where enough budgets of a tier were tried to say it."""
+    """Accuracy against the thinking budget by class and tier, where enough budgets of it were tried to say it.
+
+    Of answers that spend the budget as the tier does.
+    """
     found = {}
     for class_name, tiers in learned.items():
         for tier, arms in tiers.items():
-            curve = fit([Point(a.thinking_tokens, a.share.right, a.share.right + a.share.wrong) for a in arms])
+            own = [arm for arm in arms if arm.strategy is None]
+            curve = fit([Point(a.thinking_tokens, a.share.right, a.share.right + a.share.wrong) for a in own])
             if curve is not None:
                 found[class_name, tier] = curve
     return found
@@ -90,43 +156,112 @@ def promised(gain: float, steps: int) -> float:
     return gain * (1 - STEP_DECAY**steps) / (1 - STEP_DECAY)
 
 
-def steps(tiers: Sequence[tuple[str, int]], gain: float, learned: dict[str, tuple[Seen, ...]]) -> list[Step]:
-    """Every arm on the graded `tiers` (name and thinking tokens), cheapest first, with its quality for this query."""
-    base = _base(tiers, learned)
-    found: dict[tuple[int, int], Step] = {}
-    for rung, (name, own) in enumerate(tiers):
-        mean = base + promised(gain, rung)
-        found[rung, own] = Step(rung, own, True, float(rung), Quality(mean, mean, mean, False))
-        for arm in learned.get(name, ()):
-            place = rung + _off(arm.thinking_tokens, own)
-            is_own = arm.thinking_tokens == own
-            found[rung, arm.thinking_tokens] = Step(rung, arm.thinking_tokens, is_own, place, _for(arm, gain, rung))
-    return sorted(found.values(), key=lambda step: step.place)
+def table(tiers: Sequence[Tier], learned: Mapping[str, Sequence[Seen]], curves: Mapping[str, Curve]) -> Table:
+    """The places of one class: every tier as it is, what was learned, and what lies between learned budgets."""
+    found: dict[tuple[int, int, StrategyType], Place] = {}
+    for rung, tier in enumerate(tiers):
+        arms = [arm for arm in learned.get(tier.name, ()) if (arm.strategy or tier.own) in tier.samples]
+        gain = sum(arm.gain for arm in arms) / len(arms) if arms else 0.0
+        found[rung, tier.thinking_tokens, tier.own] = _place(rung, tier, tier.thinking_tokens, tier.own)
+        for tokens in (tier.thinking_tokens, *tier.budgets) if tier.name in curves else ():
+            value = curves[tier.name].at(tokens)
+            if value is not None:
+                known = Quality(value.mean, value.low, value.high, "curve")
+                found[rung, tokens, tier.own] = _place(rung, tier, tokens, tier.own, known=known, gain=gain)
+        for arm in arms:
+            strategy = arm.strategy or tier.own
+            known = Quality(arm.share.mean, *arm.share.interval(), "outcomes")
+            place = _place(rung, tier, arm.thinking_tokens, strategy, known=known, gain=arm.gain)
+            found[rung, arm.thinking_tokens, strategy] = place
+    return Table(_apart(sorted(found.values(), key=lambda p: (p.place, p.thinking_tokens))), _base(tiers, learned))
 
 
-def _off(thinking: int, own: int) -> float:
+def _place(
+    rung: int,
+    tier: Tier,
+    thinking_tokens: int,
+    strategy: StrategyType,
+    *,
+    known: Quality | None = None,
+    gain: float = 0.0,
+) -> Place:
+    off = _off(thinking_tokens, tier.thinking_tokens) + _off(tier.samples[strategy], tier.samples[tier.own])
+    return Place(
+        rung,
+        thinking_tokens,
+        strategy,
+        own=thinking_tokens == tier.thinking_tokens,
+        own_strategy=strategy is tier.own,
+        place=rung + min(0.5, max(-0.5, off)),
+        known=known,
+        gain=gain,
+    )
+
+
+def _apart(places: Sequence[Place]) -> tuple[Place, ...]:
+    """No two at the same place: between two there is always a step, however small."""
+    found: list[Place] = []
+    for place in places:
+        least = found[-1].place + _APART if found else place.place
+        found.append(place if place.place >= least else replace(place, place=least))
+    return tuple(found)
+
+
+def _off(spent: int, own: int) -> float:
     """How far a budget is from the tier's own, in steps: half as much is a quarter of a step below, twice above."""
-    if thinking <= own:
-        return 0.0 if own == 0 else -0.5 * (1 - thinking / own)
-    return 0.5 * (1 - own / thinking)
+    if spent <= own:
+        return 0.0 if own == 0 else -0.5 * (1 - spent / own)
+    return 0.5 * (1 - own / spent)
 
 
-def _for(arm: Seen, gain: float, rung: int) -> Quality:
-    """The arm's share for a query of this gain; the deviation cannot leave 0..1."""
-    shift = promised(gain, rung) - promised(arm.gain, rung)
-    mean, low, high = (min(1.0, max(0.0, value + shift)) for value in (arm.share.mean, *arm.share.interval()))
-    return Quality(mean, low, high, True)
-
-
-def _base(tiers: Sequence[tuple[str, int]], learned: dict[str, tuple[Seen, ...]]) -> float:
+def _base(tiers: Sequence[Tier], learned: Mapping[str, Sequence[Seen]]) -> float:
     """Share of the cheapest tier, from what was learned of any tier, weighted by how much that is worth."""
     total = weights = 0.0
-    for rung, (name, _) in enumerate(tiers):
-        for arm in learned.get(name, ()):
+    for rung, tier in enumerate(tiers):
+        for arm in learned.get(tier.name, ()):
             weight = arm.share.right + arm.share.wrong
             total += weight * (arm.share.mean - promised(arm.gain, rung))
             weights += weight
     return total / weights if weights else 0.0
+
+
+def steps(laid: Table, gain: float, tiers: int) -> list[Step]:
+    """Every place on the first `tiers` graded tiers, cheapest first, with its quality for a query of this gain."""
+    return [
+        Step(p.rung, p.thinking_tokens, p.strategy, p.own, p.own_strategy, p.place, _quality(p, gain, laid.base))
+        for p in laid.places
+        if p.rung < tiers
+    ]
+
+
+def _quality(place: Place, gain: float, base: float) -> Quality:
+    """The learned share, moved for a query of this gain; the deviation cannot leave 0..1."""
+    known = place.known
+    if known is None:
+        mean = base + promised(gain, place.rung)
+        return Quality(mean, mean, mean, "gain")
+    shift = promised(gain, place.rung) - promised(place.gain, place.rung)
+    low, mean, high = (min(1.0, max(0.0, value + shift)) for value in (known.low, known.mean, known.high))
+    return Quality(mean, low, high, known.source)
+
+
+def undercuts(other: Step, step: Step, price: float, than: float) -> bool:
+    """`other`, later on the ladder, promises as much as `step` and clearly costs less.
+
+    An unknown price (0) undercuts nothing, and neither does what was not learned undercut what was.
+    """
+    better = other.place > step.place and other.quality.mean >= step.quality.mean
+    return better and 0 < price < CLEARLY * than and (other.quality.learned or not step.quality.learned)
+
+
+def undominated(found: Sequence[Step], cost: Callable[[Step], float]) -> list[Step]:
+    """Without those that a later one undercuts."""
+    costs = [cost(step) for step in found]
+    return [
+        step
+        for i, step in enumerate(found)
+        if not any(undercuts(found[k], step, costs[k], costs[i]) for k in range(i + 1, len(found)))
+    ]
 
 
 def acceptable(found: Sequence[Step], threshold: float) -> Step:

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from trimtab_crds.strategyspec import StrategyType
-from trimtab_crds.wire import EscalationConfig, PoolConfig, StrategyConfig
+from trimtab_crds.wire import EscalationConfig, StrategyConfig
 from trimtab_router.core.ceiling import Limits
+from trimtab_router.core.costs import price, samples
 from trimtab_router.core.facts import Facts
 from trimtab_router.core.ladder import Ladder, Rung
 from trimtab_router.core.learned import Step, steps
@@ -16,6 +17,9 @@ UNSCORED: Final = "unscored"
 THINKING_SHARE: Final = 0.5
 """Part of a thinking budget that is used on average; only demand is estimated with it."""
 _LEAST_ANSWER_TOKENS: Final = 256
+VERDICT_TOKENS: Final = 16
+"""Of a verifier's answer; only costs are estimated with it."""
+_PASS_ON: Final = frozenset({StrategyType.MIXED_FORM, StrategyType.CASCADE})
 
 Reason = Literal[
     "PoolByName",
@@ -67,6 +71,8 @@ class Choice:
     """The tier itself was asked for: nothing else may serve the request."""
     learned_thinking_tokens: int | None = None
     """A budget other than the tier's own that was learned to be better there."""
+    strategy: StrategyConfig | None = None
+    """A strategy other than the tier's own that was learned to be better there."""
     wanted: Rung | None = None
     """The tier that was full; the demand is its."""
 
@@ -182,9 +188,50 @@ def allowed(facts: Facts, ladder: Ladder) -> tuple[Rung, ...]:
 
 
 def arms(facts: Facts, scores: Scores, ladder: Ladder) -> list[Step]:
-    """Every arm on the tiers that quality may choose, with what is known of it for this query."""
-    tiers = [(rung.name, rung.thinking_tokens) for rung in allowed(facts, ladder)]
-    return steps(tiers, scores.gain, ladder.learned.get(scores.class_name, {}))
+    """Every combination on the tiers that quality may choose of which something is known, for this query.
+
+    Where only one answer can serve the request, other strategies than the tiers' own are left out.
+    """
+    table = ladder.tables.get(scores.class_name, ladder.plain)
+    found = steps(table, scores.gain, len(allowed(facts, ladder)))
+    return [step for step in found if step.own_strategy] if facts.one_attempt or facts.greedy else found
+
+
+def expected_cost(rung: Rung, step: Step, facts: Facts, scores: Scores | None, ladder: Ladder) -> float:
+    """Likely price of a combination, currency units: as many answers as it may ask for, of likely length.
+
+    Where nothing was learned it is that of one answer: a predicted gain says nothing of what votes are worth. 0 where
+    the capacity of the tier's pool is unknown.
+    """
+    answer = min(scores.output_tokens_p50, rung.output_tokens) if scores else rung.output_tokens // 2
+    tokens = int(step.thinking_tokens * THINKING_SHARE) + answer
+    tokens = tokens if facts.max_tokens is None else min(tokens, facts.max_tokens)
+    if not step.quality.learned:
+        return price_on(rung, facts.prompt_tokens, tokens)
+    return spent(rung, ladder.strategy(rung, step.strategy), facts.prompt_tokens, tokens, ladder)
+
+
+def price_on(rung: Rung, prompt_tokens: int, tokens: int) -> float:
+    """Price of one answer on a tier, currency units; the prompt is read where the tier has it read."""
+    if rung.prefill is None:
+        return price(rung.pool, prompt_tokens, tokens)
+    return price(rung.pool, 0, tokens) + price(rung.prefill, prompt_tokens, 1)
+
+
+def spent(rung: Rung, strategy: StrategyConfig, prompt_tokens: int, tokens: int, ladder: Ladder) -> float:
+    """Price of a strategy whose answers have that many tokens, currency units.
+
+    A verifier reads every answer; what may be passed on to the next tier is counted once.
+    """
+    each = price_on(rung, prompt_tokens, tokens)
+    if strategy.verifier_pool is not None and each:
+        verifier = ladder.config.pool(strategy.verifier_pool)
+        each += price(verifier, prompt_tokens + tokens, VERDICT_TOKENS)
+    total = samples(strategy) * each
+    following = ladder.rungs[rung.index + 1 : rung.index + 2] if strategy.type in _PASS_ON and each else ()
+    for following_rung in following:
+        total += price_on(following_rung, prompt_tokens, tokens)
+    return total
 
 
 def others(chosen: Rung, facts: Facts, ladder: Ladder) -> tuple[Rung, ...]:
@@ -231,12 +278,4 @@ def priced(rung: Rung, facts: Facts, thinking: int | None, output: int | None) -
     reader = rung.prefill
     prefill = facts.prompt_tokens * (reader or pool).prompt_token_seconds
     seconds = prefill + tokens * pool.output_token_latency_seconds
-    if reader is None:
-        return Budget(thinking, output, seconds, price(pool, facts.prompt_tokens, tokens))
-    return Budget(thinking, output, seconds, price(pool, 0, tokens) + price(reader, facts.prompt_tokens, 1))
-
-
-def price(pool: PoolConfig, prompt_tokens: int, output_tokens: int) -> float:
-    """Price of the GPU time of a prompt and its output on a pool, currency units; 0 where the capacity is unknown."""
-    gpu_seconds = prompt_tokens * pool.prompt_token_seconds + output_tokens * pool.output_token_seconds
-    return gpu_seconds / 3600 * pool.gpu_hour_milli / 1000
+    return Budget(thinking, output, seconds, price_on(rung, facts.prompt_tokens, tokens))

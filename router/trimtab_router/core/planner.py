@@ -10,7 +10,8 @@ tier before it to the tier's own. `reasoning_effort` is a budget by name (`facts
 and effort are a share of that tier's thinking tokens.
 
 Gain: the classifier predicts what the next tier adds in accuracy; every further step is taken to add 0.6 of the
-one before. The chosen tier is the first whose next step promises less than `ladder.gain_threshold(quality)`.
+one before. The chosen tier is the first whose next step promises less than `ladder.gain_threshold(quality)`. A tier
+that promises no more than a stronger one which clearly costs less is no candidate.
 """
 
 from collections.abc import Sequence
@@ -21,8 +22,19 @@ from trimtab_router.core.errors import ApiError
 from trimtab_router.core.explain import plan_as_dict
 from trimtab_router.core.facts import EFFORTS, Facts
 from trimtab_router.core.ladder import Ladder, Rung, compile_ladder
-from trimtab_router.core.learned import STEP_DECAY, acceptable, hopeless
-from trimtab_router.core.plan import UNSCORED, Choice, Plan, Reason, allowed, arms, budget_on, fits, others
+from trimtab_router.core.learned import STEP_DECAY, Step, acceptable, hopeless, undominated
+from trimtab_router.core.plan import (
+    UNSCORED,
+    Choice,
+    Plan,
+    Reason,
+    allowed,
+    arms,
+    budget_on,
+    expected_cost,
+    fits,
+    others,
+)
 from trimtab_router.core.scores import Scores
 from trimtab_router.core.spending import spending_on, within_ceiling
 
@@ -126,13 +138,22 @@ def _by_scores(facts: Facts, scores: Scores | None, ladder: Ladder, classifier_o
         thinking = rung.thinking_tokens if rule.thinking_tokens is None else rule.thinking_tokens
         output = rung.output_tokens if rule.output_tokens is None else rule.output_tokens
         return Choice(rung, "ClassRule", class_budget=(thinking, output))
-    if scores.class_name in ladder.learned:
+    if scores.class_name in ladder.tables:
         return _by_learned(facts, scores, ladder)
-    return _by_gain(scores.gain, allowed(facts, ladder), ladder.gain_threshold)
+    return _by_gain(facts, scores, ladder)
 
 
-def _by_gain(gain: float, graded: Sequence[Rung], threshold: float) -> Choice:
-    last = len(graded) - 1
+def _best(found: list[Step], facts: Facts, scores: Scores, ladder: Ladder) -> Step:
+    """The cheapest acceptable combination; those that a better one undercuts are no candidates."""
+    able = undominated(found, lambda step: expected_cost(ladder.graded[step.rung], step, facts, scores, ladder))
+    return acceptable(able, ladder.gain_threshold)
+
+
+def _by_gain(facts: Facts, scores: Scores, ladder: Ladder) -> Choice:
+    graded, threshold = allowed(facts, ladder), ladder.gain_threshold
+    if ladder.inverts:
+        return Choice(graded[_best(arms(facts, scores, ladder), facts, scores, ladder).rung], "Gain")
+    last, gain = len(graded) - 1, scores.gain
     for i, rung in enumerate(graded):
         if i == last or gain < threshold:
             return Choice(rung, "Gain")
@@ -151,8 +172,14 @@ def _by_learned(facts: Facts, scores: Scores, ladder: Ladder) -> Choice:
     planning = ladder.planning
     if planning.unsolvable != "Off" and hopeless(found, planning.unsolvable_percent / 100):
         return Choice(graded[0 if planning.unsolvable == "Cap" else -1], "Unsolvable")
-    step = acceptable(found, ladder.gain_threshold)
-    return Choice(graded[step.rung], "Learned", learned_thinking_tokens=None if step.own else step.thinking_tokens)
+    step = _best(found, facts, scores, ladder)
+    rung = graded[step.rung]
+    return Choice(
+        rung,
+        "Learned",
+        learned_thinking_tokens=None if step.own else step.thinking_tokens,
+        strategy=None if step.own_strategy else ladder.strategy(rung, step.strategy),
+    )
 
 
 def _that_has_room(choice: Choice, facts: Facts, ladder: Ladder, full: frozenset[str]) -> Choice:
@@ -161,7 +188,8 @@ def _that_has_room(choice: Choice, facts: Facts, ladder: Ladder, full: frozenset
         return choice
     for rung in allowed(facts, ladder):
         if rung.index > choice.rung.index and rung.pool.name not in full and fits(rung, facts):
-            return replace(choice, rung=rung, reason="Busy", wanted=choice.rung, learned_thinking_tokens=None)
+            plain = replace(choice, learned_thinking_tokens=None, strategy=None)
+            return replace(plain, rung=rung, reason="Busy", wanted=choice.rung)
     return choice
 
 
@@ -172,7 +200,7 @@ def _that_fits(choice: Choice, facts: Facts, ladder: Ladder) -> Choice:
     if able:
         limited = facts.top is not None and choice.rung.index > facts.top
         reason: Reason = "TenantLimit" if limited else "LongContext"
-        return replace(choice, rung=able[0], reason=reason, learned_thinking_tokens=None)
+        return replace(choice, rung=able[0], reason=reason, learned_thinking_tokens=None, strategy=None)
     rungs = (choice.rung,) if choice.strict else ladder.rungs[: None if facts.top is None else facts.top + 1]
     limits = ", ".join(f"{r.name} {r.pool.context_tokens}" for r in rungs)
     answer = "" if facts.max_tokens is None else f" and max_tokens {facts.max_tokens}"

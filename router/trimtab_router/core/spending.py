@@ -24,7 +24,7 @@ def spending_on(choice: Choice, class_name: str, facts: Facts, ladder: Ladder) -
     if facts.pool is not None or not (ladder.spends or ladder.bounds):
         return SINGLE
     rule, config = ladder.classes.get(class_name), ladder.config
-    strategy = choice.rung.strategy
+    strategy = choice.rung.strategy if choice.strategy is None else choice.strategy
     if rule is not None and rule.strategy is not None and choice.reason == "ClassRule":
         strategy = rule.strategy
     escalation = config.escalation if rule is None or rule.escalate else _OFF
@@ -69,8 +69,3 @@ def shrunk(plan: Plan, tokens: int) -> Budget:
     thinking, output = plan.budget.thinking_tokens or 0, plan.budget.output_tokens or plan.rung.output_tokens
     thinking = min(thinking, tokens - min(output, (tokens + 1) // 2))
     return priced(plan.rung, plan.facts, thinking, tokens - thinking)
-
-
-def samples(strategy: StrategyConfig) -> int:
-    """The most answers of the tier that the strategy asks for."""
-    return 1 if strategy.type in (StrategyType.SINGLE, StrategyType.SHORT_DRAFT) else strategy.samples

@@ -2,10 +2,11 @@
 
 from typing import Protocol
 
+from trimtab_router.core.costs import price
 from trimtab_router.core.decisions import Ending, decision
 from trimtab_router.core.disaggregated import Reading, outcome_of, said_of
 from trimtab_router.core.parse import Ask
-from trimtab_router.core.plan import SINGLE, Plan, price, strategy_header
+from trimtab_router.core.plan import SINGLE, Plan, strategy_header
 from trimtab_router.core.tally import Tally
 from trimtab_router.shell.decisionlog import DecisionLog
 from trimtab_router.shell.request import Request

@@ -13,6 +13,7 @@ from functools import partial
 
 from trimtab_router.core.attempts import prompt_bound, request, wanted_tokens
 from trimtab_router.core.ceiling import NANOS, Ledger, Price
+from trimtab_router.core.costs import samples
 from trimtab_router.core.disaggregated import outcome_of, said_of
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.events import Piece, Splitter
@@ -21,7 +22,6 @@ from trimtab_router.core.parse import Ask
 from trimtab_router.core.plan import Plan, budget_on, others
 from trimtab_router.core.runs import Run, usage
 from trimtab_router.core.signals import Watch
-from trimtab_router.core.spending import samples
 from trimtab_router.core.strategies.choose import script
 from trimtab_router.core.strategies.sampling import elect
 from trimtab_router.core.strategies.script import Attempt, Choice, Query, Script

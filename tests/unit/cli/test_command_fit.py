@@ -133,6 +133,19 @@ def test_a_class_keeps_its_strategy_where_that_was_tried(trimtab: Trimtab, tmp_p
     assert "math: the policy no longer runs low/0 self-consistency, high/4096 self-consistency" in " ".join(out.split())
 
 
+def test_outcomes_name_the_strategy_where_it_is_not_the_tiers(trimtab: Trimtab, tmp_path: Path):
+    """Single answers were tried where the tiers vote now: the planner may still choose them."""
+    vote = {"type": "SelfConsistency", "samples": 4}
+    tiers = [tier | {"strategy": vote} for tier in policy_manifest()["spec"]["tiers"]]
+    (tmp_path / "one.jsonl").write_text("\n".join(logged(3000, world)))
+    policy, out = policy_file(tmp_path, tiers=tiers), tmp_path / "out.yaml"
+    arguments = ("--from", tmp_path / "one.jsonl", "--policy", policy, "--write", out)
+    assert trimtab("classifier", "fit", *arguments).status == 0
+    written = yaml.safe_load(out.read_text())
+    assert {outcome["strategy"] for outcome in written["spec"]["outcomes"]} == {"Single"}
+    load(written)
+
+
 def test_what_the_policy_no_longer_runs_is_named_and_not_written(trimtab: Trimtab, tmp_path: Path):
     out, chat = fitted(trimtab, tmp_path, ran_as="self-consistency")
     assert chat == {"name": "chat", "tier": "high"}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.routing import asked, chat, config, facts, ladder, planned, scores
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.explain import candidates
-from trimtab_router.core.learned import STEP_DECAY, acceptable, promised, steps
+from trimtab_router.core.learned import STEP_DECAY, Tier, acceptable, promised, steps, table
 from trimtab_router.core.load import saturated
 from trimtab_router.core.plan import Plan
 from trimtab_router.core.planner import fall_back, plan, plan_as_dict, plan_on
@@ -78,7 +78,7 @@ def test_a_budget_that_was_learned_to_do_is_taken():
         ("high", 4000, False),
         ("high", 500, True),
     ]
-    assert [c["reason"] for c in shown] == ["GainWorthIt", "GainWorthIt", "GainTooSmall", "Learned"]
+    assert [c["reason"] for c in shown] == ["GainWorthIt", "Dearer", "GainTooSmall", "Learned"]
     assert fall_back(found).budget.thinking_tokens == 1000
 
 
@@ -138,7 +138,7 @@ def test_the_same_input_is_the_same_plan_and_one_candidate_is_accepted(outcomes,
 @given(st.floats(-1, 1), st.integers(1, 99), st.integers(1, 5))
 def test_without_outcomes_steps_are_the_rule_of_the_gain(gain, quality, count):
     threshold = 0.4 * ((100 - quality) / 100) ** 2
-    found = acceptable(steps([(f"t{i}", 0) for i in range(count)], gain, {}), threshold)
+    found = acceptable(steps(table([Tier(f"t{i}", 0) for i in range(count)], {}, {}), gain, count), threshold)
     climbed, left = 0, gain
     while climbed < count - 1 and left >= threshold:
         climbed, left = climbed + 1, left * STEP_DECAY
