@@ -1,5 +1,6 @@
 """The policies that are ready to apply: recipes are accepted, the router gets its document, rules name real classes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ def test_its_pools_run_and_its_router_gets_a_document(use: str):
 
 
 @pytest.mark.parametrize("use", USES)
-def test_it_says_what_it_trades(use: str):
+def test_it_says_what_it_trades_and_costs(use: str):
     head = (FOLDER / f"{use}.yaml").read_text().partition("apiVersion")[0]
-    assert "Trades" in head.replace("\n# ", " ")
+    words = head.replace("\n# ", " ")
+    assert "Trades" in words
+    assert re.search(r"Expected cost: \d+ % of its dearest plan", words)
