@@ -210,6 +210,43 @@ def test_a_pool_that_verifies_runs_beside_the_tiers(manifests: Path, tmp_path: P
 
 @pytest.mark.contract
 @pytest.mark.timeout(BOUND_SECONDS + 120)
+def test_prompts_are_read_by_a_pool_of_their_own(manifests: Path) -> None:
+    small, *others = yaml.safe_load_all((manifests / "pools.yaml").read_text())
+    small["spec"] |= {"replicas": 1, "scaling": {"minReplicas": 1, "maxReplicas": 2}}
+    roles = {"small": "Decode", "reader": "Prefill"}
+    pair = [
+        {**small, "metadata": {"name": name}}
+        | {"spec": small["spec"] | {"recipe": {"preset": "interactive", "disaggregation": {"role": role}}}}
+        for name, role in roles.items()
+    ]
+    (manifests / "pools.yaml").write_text(yaml.safe_dump_all([*pair, *others]))
+    policy = yaml.safe_load((manifests / "policy.yaml").read_text())
+    policy["spec"]["tiers"][0]["prefillPoolRef"] = {"name": "reader"}
+    (manifests / "policy.yaml").write_text(yaml.safe_dump(policy))
+    port = free_port()
+    with up(manifests, "--no-load", "--listen", f"127.0.0.1:{port}") as running:
+        wait_until_served(port, by=running)
+        body = {"model": "auto", "messages": [{"role": "user", "content": "Which season comes after winter?"}]}
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        said = ""
+        while said != "reader":  # the pool that reads may start after the one that answers
+            assert time.monotonic() < deadline, said
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/v1/chat/completions",
+                json=body,
+                headers={"x-trimtab-tier": "low"},
+                trust_env=False,
+                timeout=30,
+            )
+            said = answer.headers.get("x-trimtab-prefill", f"HTTP {answer.status_code}")
+            time.sleep(0.2)
+        running.process.send_signal(signal.SIGTERM)
+        assert "low/prefill" in running.finished()
+        running.wait_until_nothing_is_left()
+
+
+@pytest.mark.contract
+@pytest.mark.timeout(BOUND_SECONDS + 120)
 def test_an_engine_that_cannot_start_ends_everything_with_its_last_words(manifests: Path) -> None:
     pools = list(yaml.safe_load_all((manifests / "pools.yaml").read_text()))
     for pool in pools:

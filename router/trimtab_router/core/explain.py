@@ -241,6 +241,7 @@ def plan_as_dict(plan: Plan, packaged: Mapping[str, Curve] | None = None) -> dic
     return {
         "tier": plan.tier,
         "pool": plan.pool,
+        **({} if plan.rung.prefill is None else {"prefill_pool": plan.rung.prefill.name}),
         "class": plan.class_name,
         "budget": _budget(plan.budget) | {"samples": samples(plan.spending.strategy)},
         "strategy": plan.strategy,

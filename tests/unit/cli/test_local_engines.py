@@ -147,6 +147,18 @@ def test_a_replica_runs_the_resolved_flags_on_its_own_port() -> None:
     assert first[first.index("--sim-accelerator") + 1] == L4
 
 
+def test_engines_that_exchange_caches_have_side_channels_of_their_own() -> None:
+    async def story(machine: Machine, engines: Engines) -> None:
+        engines.scale("low", 2)
+        await asyncio.sleep(1)
+
+    made = play(story, spec__recipe={"disaggregation": {"role": "Prefill"}})
+    envs = [process.env for process in made.processes]
+    assert {env["VLLM_NIXL_SIDE_CHANNEL_HOST"] for env in envs} == {"127.0.0.1"}
+    assert len({env["VLLM_NIXL_SIDE_CHANNEL_PORT"] for env in envs}) == 2
+    assert all(process.env == {} for process in play(story).processes)
+
+
 def test_the_youngest_replica_leaves_the_list_answers_and_then_frees_its_gpu() -> None:
     async def story(machine: Machine, engines: Engines) -> None:
         engines.scale("low", 2)

@@ -11,6 +11,7 @@ from support.upstream import FakeEngine, die, hang, json_answer, stream_answer
 from trimtab_crds.wire import RouterConfig
 from trimtab_router.core.ceiling import Ledger, Limits, Price
 from trimtab_router.core.disaggregated import READS, prefill_body, transfer_of, undivided
+from trimtab_router.core.explain import plan_as_dict
 from trimtab_router.core.ladder import compile_ladder
 from trimtab_router.core.read import encode
 from trimtab_router.shell.prefill import Prefill
@@ -309,3 +310,6 @@ def test_an_answer_is_priced_by_who_reads():
     prompt = found.facts.prompt_tokens
     assert alone.budget.cost - found.budget.cost == pytest.approx(prompt * 0.00005 / 3600)
     assert alone.budget.seconds - found.budget.seconds == pytest.approx(prompt * 0.00005)
+    said, told = plan_as_dict(found), plan_as_dict(alone)
+    assert (said["prefill_pool"], "prefill_pool" in told) == ("pool-reader", False)
+    assert said["candidates"][0]["expected_cost"] < told["candidates"][0]["expected_cost"]
