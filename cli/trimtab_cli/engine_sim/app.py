@@ -178,7 +178,8 @@ class Api:
         if ticket.finish_reason not in ("stop", "length"):
             return None
         request_id = f"{job.envelope.id}-{uuid.uuid4().hex[:8]}"
-        return self._transfers.keep(request_id, job.prompts[0].digest, job.prompts[0].tokens)
+        prompt = job.prompts[0]
+        return self._transfers.keep(request_id, prompt.digest, prompt.tokens, cached=ticket.cached_tokens)
 
     def _submit(self, job: Job, external_tokens: int) -> list[Ticket]:
         """Queue all answers of a request, or none."""

@@ -242,11 +242,10 @@ class Engine:
         sequence.cached_tokens = min(
             hits, (sequence.prompt_tokens - 1) // self._config.block_tokens * self._config.block_tokens
         )
-        # So it is with what another engine has computed.
-        sequence.fetched_tokens = max(
-            min(sequence.external_tokens, sequence.prompt_tokens - 1) - sequence.cached_tokens, 0
-        )
-        sequence.computed_tokens = sequence.cached_tokens + sequence.fetched_tokens
+        # What another engine has computed counts as fetched to the last token, although that one is computed again.
+        sequence.fetched_tokens = max(min(sequence.external_tokens, sequence.prompt_tokens) - sequence.cached_tokens, 0)
+        known = sequence.cached_tokens + sequence.fetched_tokens
+        sequence.computed_tokens = min(known, sequence.prompt_tokens - 1)
         self._running.append(sequence)
         return sequence
 

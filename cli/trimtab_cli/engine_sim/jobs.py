@@ -89,10 +89,16 @@ class Job:
             prompt=sum(prompt.tokens for prompt in self.prompts),
             completion=sum(item.written_tokens for item in under),
             reasoning=sum(reasoning) if self.splits_reasoning else None,
-            cached=max(item.cached_tokens for item in under) if self.tells_cached else None,
+            cached=self._cached(under) if self.tells_cached else None,
             block_tokens=self.block_tokens,
         )
         return spent.usage(streamed=streamed)
+
+    def _cached(self, under: Sequence[Under]) -> int:
+        """Of a prompt that another engine has read, what that one had cached; else what was cached here."""
+        params = self.request.kv_transfer_params or {}
+        told = params.get("remote_prefill_cached_tokens") if params.get("do_remote_prefill") else None
+        return told if isinstance(told, int) else max(item.cached_tokens for item in under)
 
 
 def chat_job(request: protocol.ChatRequest, settings: Settings, *, request_id: str) -> Job:

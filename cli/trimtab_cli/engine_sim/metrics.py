@@ -89,7 +89,10 @@ def one_two_five(limit: int) -> list[int]:
 class Metrics:
     """All metrics of one engine."""
 
-    def __init__(self, engine: Engine, config: EngineConfig, *, model_name: str, max_model_len: int) -> None:
+    def __init__(
+        self, engine: Engine, config: EngineConfig, *, model_name: str, max_model_len: int, transfers: bool = False
+    ) -> None:
+        self._transfers = transfers
         self.registry = CollectorRegistry()
         self._labels = {"model_name": model_name, "engine": "0"}
         self._model_name = model_name
@@ -225,13 +228,13 @@ class Metrics:
         self._counters["prefix_cache_queries"].inc(sequence.prompt_tokens)
         self._counters["prefix_cache_hits"].inc(cached)
         self._counters["prompt_tokens_cached"].inc(cached + fetched)
-        if sequence.external_tokens:
+        if self._transfers:
             self._counters["external_prefix_cache_queries"].inc(sequence.prompt_tokens - cached)
             self._counters["external_prefix_cache_hits"].inc(fetched)
         self._sources["local_compute"].inc(sequence.prompt_tokens - cached - fetched)
         self._sources["local_cache_hit"].inc(cached)
         self._sources["external_kv_transfer"].inc(fetched)
-        self._tiers["external_unspecified"].inc(fetched)
+        self._tiers["p2p"].inc(fetched)
         self._tiers["device"].inc(cached)
 
     def _speculated(self, report: StepReport) -> None:

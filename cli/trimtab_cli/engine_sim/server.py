@@ -70,7 +70,11 @@ async def serve(settings: Settings) -> int:
 async def _serve(settings: Settings, stop: asyncio.Event) -> int:
     engine = Engine(settings.engine)
     metrics = Metrics(
-        engine, settings.engine, model_name=settings.served_names[0], max_model_len=settings.max_model_len
+        engine,
+        settings.engine,
+        model_name=settings.served_names[0],
+        max_model_len=settings.max_model_len,
+        transfers=settings.transfer is not None,
     )
     runner = Runner(engine, metrics)
     try:

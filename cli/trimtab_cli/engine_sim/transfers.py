@@ -65,8 +65,8 @@ class Transfers:
             self._serve, self._transfer.host, self._transfer.port, limit=_MAX_LINE
         )
 
-    def keep(self, request_id: str, digest: str, tokens: int) -> dict[str, Any]:
-        """Keeps a prompt's cache; what another engine must be told to fetch it."""
+    def keep(self, request_id: str, digest: str, tokens: int, *, cached: int = 0) -> dict[str, Any]:
+        """Keeps a prompt's cache, of which `cached` tokens were there before; what another engine must be told."""
         self._kept[request_id] = Kept(digest, tokens)
         self._leases[request_id] = asyncio.get_running_loop().call_later(self._lease_seconds, self._release, request_id)
         self._tell()
@@ -85,6 +85,7 @@ class Transfers:
             "remote_num_tokens": tokens,
             "remote_blocks_expiry_time": None,
             "transfer_mode": "pull",
+            "remote_prefill_cached_tokens": cached,
         }
 
     async def fetch(self, params: dict[str, Any], digest: str) -> int:

@@ -179,7 +179,7 @@ def test_of_a_fetched_prompt_only_the_last_token_is_computed():
     engine.advance(0.0)
     (first, *_) = engine.advance(engine.next_event_at or 0.0)
     assert first.prefill_tokens == 1 + 100
-    assert (fetched.fetched_tokens, fetched.cached_tokens, own.fetched_tokens) == (99, 0, 0)
+    assert (fetched.fetched_tokens, fetched.cached_tokens, own.fetched_tokens) == (100, 0, 0)
 
 
 def test_what_the_engine_has_itself_is_not_fetched():
@@ -189,7 +189,7 @@ def test_what_the_engine_has_itself_is_not_fetched():
     again = Sequence(2, 100, 1, blocks=(1, 2, 3), external_tokens=100)
     engine.submit(again, 1e3)
     engine.advance(1e3)
-    assert (again.cached_tokens, again.fetched_tokens) == (48, 51)
+    assert (again.cached_tokens, again.fetched_tokens) == (48, 52)
 
 
 def test_caches_for_others_take_room():
@@ -206,7 +206,7 @@ def test_caches_for_others_take_room():
 
 def test_sources_of_prompts_are_counted():
     engine = Engine(CONFIG)
-    metrics = Metrics(engine, CONFIG, model_name="tiny", max_model_len=1000)
+    metrics = Metrics(engine, CONFIG, model_name="tiny", max_model_len=1000, transfers=True)
     engine.submit(Sequence(1, 100, 1, external_tokens=100), 0.0)
     engine.advance(0.0)
     for report in engine.advance(engine.next_event_at or 0.0):
@@ -214,7 +214,8 @@ def test_sources_of_prompts_are_counted():
     seen = Exposition(metrics.render().decode())
     sources = ("local_compute", "external_kv_transfer")
     by = {s: seen.value("vllm:prompt_tokens_by_source_total", source=s) for s in sources}
-    assert by == {"local_compute": 1, "external_kv_transfer": 99}
-    assert seen.value("vllm:prompt_tokens_cached_total") == 99
+    assert by == {"local_compute": 0, "external_kv_transfer": 100}
+    assert seen.value("vllm:prompt_tokens_cached_total") == 100
+    assert seen.value("vllm:prompt_tokens_cached_by_source_total", source="p2p") == 100
     assert seen.value("vllm:external_prefix_cache_queries_total") == 100
-    assert seen.value("vllm:external_prefix_cache_hits_total") == 99
+    assert seen.value("vllm:external_prefix_cache_hits_total") == 100
