@@ -10,7 +10,7 @@ VLLM_VERSION ?= 0.33.0
 DATA ?= $(TRIMTAB_DATA)
 EVAL := build/evaluation
 
-.PHONY: help setup check unit test e2e vllm-next demo bench eval clean
+.PHONY: help setup check unit test e2e vllm-next vllm-nixl demo bench eval clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +45,9 @@ e2e: $(VENV)/.dev ## the story alone, on a real API server and a real node; KIND
 
 vllm-next: $(VENV)/.dev ## all recipes against another version's own rules: VLLM_VERSION=0.33.0
 	CI=true TRIMTAB_VLLM_VERSION=$(VLLM_VERSION) $(BIN)/python -m pytest -q -s tests/contract/test_recipes_vllm.py
+
+vllm-nixl: $(VENV)/.dev ## prompts handed over between two real vLLMs on this machine (NIXL, 200 MB)
+	CI=true TRIMTAB_NIXL=1 $(BIN)/python -m pytest -q -s tests/contract/test_disaggregated_vllm.py
 
 demo: $(VENV)/.local ## the whole loop on this machine: no Kubernetes, no GPU
 	$(BIN)/trimtab up -f examples/quickstart --for 90

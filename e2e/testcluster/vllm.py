@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -265,10 +265,18 @@ def tiny_model(progress: Progress) -> Path:
 
 
 @contextmanager
-def serve(state: Path, progress: Progress, extra: Sequence[str] = (), name: str = "vllm") -> Iterator[VllmServer]:
+def serve(
+    state: Path,
+    progress: Progress,
+    extra: Sequence[str] = (),
+    name: str = "vllm",
+    *,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[VllmServer]:
     """A `vllm serve` of the tiny model on a loopback port; it starts in 40 to 90 s, on a busy machine in 3 minutes.
 
-    `extra` are flags after the ones that a CPU needs, `--reasoning-parser qwen3` among them.
+    `extra` are flags after the ones that a CPU needs, `--reasoning-parser qwen3` among them; `env` is added to
+    its environment.
     """
     venv, model = install(progress), tiny_model(progress)
     (port,) = free_ports(1)
@@ -278,12 +286,12 @@ def serve(state: Path, progress: Progress, extra: Sequence[str] = (), name: str 
         *CPU_FLAGS,
         *extra,
     ]
-    env = _environment() | {"HOME": str(state)}
+    whole = _environment() | {"HOME": str(state)} | dict(env or {})
     processes = Processes(state)
     url = f"http://127.0.0.1:{port}"
     progress(f"starting vllm serve on {url} (40 to 180 s)")
     started = time.monotonic()
-    child = processes.start(name, argv, env=env)
+    child = processes.start(name, argv, env=whole)
     try:
         processes.wait_ready(name, partial(answers, f"{url}/health"), timeout_seconds=400)
         progress(f"  vllm serve answers after {time.monotonic() - started:.0f} s")
