@@ -197,7 +197,7 @@ def test_a_cache_that_is_gone_is_computed_again(engines):
 def test_the_reader_stops_when_the_client_leaves(engines):
     _, answerer = engines
     with (
-        engine("Prefill", "--sim-time-scale=0.001") as slow,
+        engine("Prefill", "--sim-time-scale=0.00005") as slow,
         router_process(document(address_of(slow), answerer)) as router,
     ):
 

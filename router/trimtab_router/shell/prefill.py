@@ -86,7 +86,7 @@ class Prefill:
                 tried.discard(endpoint)
             if found is not None or why in ("Rejected", "NoTransfer"):
                 return found, why
-        return None, why
+        return None, "Failed" if why == "Stale" else why
 
     async def _on(self, endpoint: Endpoint, path: bytes, body: bytes) -> tuple[dict[str, Any] | None, str]:
         """What one replica says, or why it says nothing; raises OSError or TimeoutError where it is out of reach."""
