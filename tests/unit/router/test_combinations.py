@@ -170,6 +170,14 @@ def _with(tiers, pools):
     return type(config()).model_validate(config().model_dump(by_alias=True) | {"tiers": tiers, "pools": pools})
 
 
+def test_a_prompt_that_another_pool_reads_is_paid_there():
+    pools = [*config().model_dump(by_alias=True)["pools"], pool("reader", promptTokenSeconds=0.5)]
+    tiers = [TIERS[0] | {"prefillPool": "pool-reader"}, *TIERS[1:]]
+    here, there = (plan_as_dict(plan(facts(), scores(), _with(t, pools))) for t in (TIERS, tiers))
+    costs = [found["candidates"][0]["expected_cost"] for found in (here, there)]
+    assert costs[1] > 100 * costs[0]
+
+
 COMBINATIONS = st.builds(
     outcome,
     st.sampled_from(["low", "medium", "high"]),
