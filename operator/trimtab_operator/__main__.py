@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import kopf
 
@@ -25,6 +26,7 @@ from trimtab_operator.shell.cluster import ClusterError, KubernetesCluster, NotC
 from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.health import Health
 from trimtab_operator.shell.lease import Lease
+from trimtab_operator.shell.loopthread import LoopThread
 from trimtab_operator.shell.resync import run_heartbeat
 from trimtab_operator.shell.telemetry import Telemetry
 from trimtab_operator.shell.wakeups import Wakeups
@@ -65,34 +67,54 @@ async def _run(settings: Settings) -> int:
         health, telemetry = Health(time.monotonic), Telemetry()
         _serve(settings, health, telemetry)
         heartbeat = asyncio.create_task(run_heartbeat(health))
-        lease = Lease(cluster, settings.lease, time.monotonic)
-        cluster.may_write = lease.is_held
-        try:
-            while await _lead(settings, cluster, lease, health, telemetry):
-                logger.info("standing by again")
-        except HungError:
-            logger.exception("ending without a clean end")
-            os._exit(1)
-        finally:
-            heartbeat.cancel()
+        with LoopThread("lease") as beside:
+            store = await beside.run(connect(settings.kubeconfig))
+            lease = Lease(store, settings.lease, time.monotonic)
+            cluster.may_write = lease.is_held
+            try:
+                while await _lead(settings, cluster, _Election(lease, beside), health, telemetry):
+                    logger.info("standing by again")
+            except HungError:
+                logger.exception("ending without a clean end")
+                os._exit(1)
+            finally:
+                heartbeat.cancel()
+                await beside.run(store.close())
         return 0
     finally:
         await cluster.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Election:
+    """The lease, in the event loop in which it is renewed: a thousand loops that start at once must not delay that."""
+
+    lease: Lease
+    beside: LoopThread
+
+    async def acquire(self) -> None:
+        await self.beside.run(self.lease.acquire())
+
+    async def hold(self) -> None:
+        await self.beside.run(self.lease.hold())
+
+    async def release(self) -> None:
+        await self.beside.run(self.lease.release())
+
+
 async def _lead(
-    settings: Settings, cluster: KubernetesCluster, lease: Lease, health: Health, telemetry: Telemetry
+    settings: Settings, cluster: KubernetesCluster, election: _Election, health: Health, telemetry: Telemetry
 ) -> bool:
     """Stand by, lead until a signal or until the lease is lost, and give it up; whether it was lost. Raises HungError.
 
     A process that was stopped for a while has lost the lease and nothing else: it need not start again to lead again.
     """
     health.set_ready(True)
-    if not await _acquired(lease):
+    if not await _acquired(election):
         return False
     telemetry.leader.set(1)
     # Made before kopf starts: it cancels every task that is younger than itself.
-    holding = asyncio.create_task(lease.hold(), name="lease")
+    holding = asyncio.create_task(election.hold(), name="lease")
 
     async def work(stop: asyncio.Event) -> None:
         deps = _deps(settings, cluster, telemetry)
@@ -109,16 +131,16 @@ async def _lead(
     holding.cancel()
     await asyncio.gather(holding, return_exceptions=True)
     telemetry.leader.set(0)
-    await lease.release()
+    await election.release()
     return lost
 
 
-async def _acquired(lease: Lease) -> bool:
+async def _acquired(election: _Election) -> bool:
     """Whether the lease was acquired; False when a signal came first."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    acquiring = asyncio.create_task(lease.acquire())
+    acquiring = asyncio.create_task(election.acquire())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([acquiring, stopping], return_when=asyncio.FIRST_COMPLETED)
     won = acquiring.done() and not stop.is_set()
@@ -126,7 +148,7 @@ async def _acquired(lease: Lease) -> bool:
         task.cancel()
     await asyncio.gather(acquiring, stopping, return_exceptions=True)
     if not won:
-        await lease.release()
+        await election.release()
     return won
 
 

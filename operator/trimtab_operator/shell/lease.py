@@ -91,9 +91,12 @@ class Lease:
         record, self._renewed_at = self._record, None
         if record is None or _holder(record) != self._settings.identity:
             return
-        spec = {**record["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
-            await self._store.replace(LEASE, {**record, "spec": spec}, timeout_seconds=self._timeout)
+            # The last renewal may have come through although nobody waited for its answer.
+            record = await self._store.get(LEASE, self._settings.namespace, self._settings.name)
+            if record is not None and _holder(record) == self._settings.identity:
+                spec = {**record["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+                await self._store.replace(LEASE, {**record, "spec": spec}, timeout_seconds=self._timeout)
         except ClusterError as error:
             logger.warning("the lease was not given up and runs out: %s", error)
 
@@ -111,11 +114,6 @@ class Lease:
             if record is not None and not self._is_mine_to_take(record):
                 return False
             self._record = await self._write(record)
-        except asyncio.CancelledError:
-            # kopf, when it ends, cancels every younger task of the process, also one inside a request of ours.
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            return False
         except (ClusterError, TimeoutError) as error:
             level = logging.DEBUG if isinstance(error, ClusterError) and error.status == 409 else logging.WARNING
             logger.log(level, "the lease was not renewed: %s", error)
