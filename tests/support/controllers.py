@@ -1,13 +1,18 @@
-"""What Kubernetes does with a pool's Deployments on the fake cluster: make pods, start them, end them by rank."""
+"""What Kubernetes does with a pool's workloads on the fake cluster: make pods, start them, end them.
 
+Of a Deployment the pods that are not ready and those with a low deletion cost end first; of a LeaderWorkerSet the last
+groups, a leader before its workers, and a group that loses a pod is made anew when all of it is gone.
+"""
+
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from support.operatorparts import Bench, pod
-from trimtab_operator.core import names
+from trimtab_operator.core import groups, names
 from trimtab_operator.core.conditions import timestamp
-from trimtab_operator.core.kinds import DEPLOYMENT, POD
+from trimtab_operator.core.kinds import BY_NAME, DEPLOYMENT, LEADER_WORKER_SET, POD, WORKLOADS
 
 Manifest = dict[str, Any]
 
@@ -26,6 +31,16 @@ class Controllers:
         objects = self.bench.cluster.objects
         return [m for (kind, _, _), m in objects.items() if kind == DEPLOYMENT.kind and _pool(m)]
 
+    def sets(self) -> list[Manifest]:
+        """LeaderWorkerSets of pools."""
+        objects = self.bench.cluster.objects
+        return [m for (kind, _, _), m in objects.items() if kind == LEADER_WORKER_SET.kind and _pool(m)]
+
+    def workloads(self) -> list[Manifest]:
+        """Both, in the order in which they were made."""
+        objects = self.bench.cluster.objects
+        return [m for (kind, _, _), m in objects.items() if BY_NAME[kind] in WORKLOADS and _pool(m)]
+
     def pods(self, pool: str | None = None) -> list[Manifest]:
         """Pods of pools, ending ones included."""
         objects = self.bench.cluster.objects
@@ -39,7 +54,9 @@ class Controllers:
                 yield found
 
     def reconcile(self) -> None:
-        """What the Deployment controller does when it gets to it."""
+        """What the controllers do when they get to it."""
+        for group_set in self.sets():
+            self._reconcile_set(group_set)
         for deployment in self.deployments():
             mine = list(self.of(deployment))
             surplus = len(mine) - deployment["spec"]["replicas"]
@@ -51,11 +68,42 @@ class Controllers:
             told = {"observedGeneration": meta["generation"], "replicas": count, "updatedReplicas": count}
             self.bench.cluster.change(DEPLOYMENT, meta["name"], {"status": told})
 
+    def _reconcile_set(self, group_set: Manifest) -> None:
+        name, wanted = group_set["metadata"]["name"], group_set["spec"]["replicas"]
+        members = [p for p in self.pods(_pool(group_set)) if p["metadata"]["labels"].get(groups.SET_LABEL) == name]
+        for group in groups.by_replica(members):
+            leader, ends = group[0], [p for p in group if "deletionTimestamp" in p["metadata"]]
+            if not groups.is_leader(leader):
+                self._end_all(group)
+            elif (groups.index_of(leader) or 0) >= wanted:
+                self._end_all([leader])
+            elif leader not in ends and (ends or len(group) < group_set["spec"]["leaderWorkerTemplate"]["size"]):
+                self._end_all(group)
+        there = {groups.index_of(member) for member in members}
+        for index in set(range(wanted)) - there:
+            self._create_group(group_set, index)
+
+    def _end_all(self, pods: list[Manifest]) -> None:
+        for found in pods:
+            if "deletionTimestamp" not in found["metadata"]:
+                self.end(found["metadata"]["name"])
+
+    def _create_group(self, group_set: Manifest, index: int) -> None:
+        template, name = group_set["spec"]["leaderWorkerTemplate"], group_set["metadata"]["name"]
+        for rank in range(template["size"]):
+            labels = {groups.SET_LABEL: name, groups.GROUP_LABEL: str(index), groups.WORKER_LABEL: str(rank)}
+            of_pod = template["workerTemplate" if rank else "leaderTemplate"]
+            self._put(group_set, f"{name}-{index}" + (f"-{rank}" if rank else ""), of_pod, labels)
+
     def _create(self, deployment: Manifest) -> None:
         self.made += 1
-        labels = deployment["spec"]["template"]["metadata"]["labels"]
-        new = pod(f"{deployment['metadata']['name']}-{self.made}", "starting", pool=_pool(deployment))
-        new["metadata"]["labels"] = dict(labels)
+        self._put(deployment, f"{deployment['metadata']['name']}-{self.made}", deployment["spec"]["template"], {})
+
+    def _put(self, owner: Manifest, name: str, template: Manifest, labels: dict[str, str]) -> None:
+        new = pod(name, "starting", pool=_pool(owner))
+        new["metadata"]["labels"] = template["metadata"]["labels"] | labels
+        new["metadata"]["annotations"] = dict(template["metadata"]["annotations"])
+        new["spec"] = copy.deepcopy(template["spec"])
         new["metadata"]["creationTimestamp"] = timestamp(self.bench.clock.now)
         new["status"]["conditions"] = [_condition("PodScheduled", "True", self.bench.clock.now)]
         self.bench.cluster.put(new)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab_operator.core.kinds import BY_NAME, DEPLOYMENT, EVENT, NODE_KINDS, POLICY, POOL, Kind
+from trimtab_operator.core.kinds import BY_NAME, EVENT, NODE_KINDS, POLICY, POOL, WORKLOADS, Kind
 from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.world import WATCHED, World, child_key
 
@@ -182,13 +182,13 @@ class FakeCluster:
                 raise ClusterError("apply", 409, f'Apply failed with 1 conflict: conflict with "{other}": .{field}')
 
     def _store(self, key: tuple[str, str | None, str], old: Manifest | None, new: Manifest) -> None:
-        if key[0] == DEPLOYMENT.kind:
+        if BY_NAME[key[0]] in WORKLOADS:
             new["spec"].setdefault("replicas", 1)
         meta = new["metadata"]
         meta.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
         meta["resourceVersion"] = old["metadata"]["resourceVersion"] if old else "0"
         meta["generation"] = old["metadata"].get("generation", 1) if old else 1
-        if key[0] == DEPLOYMENT.kind:
+        if BY_NAME[key[0]] in WORKLOADS:
             meta["managedFields"] = list(self._managed_fields(key))
         if old == new:
             return

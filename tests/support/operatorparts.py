@@ -60,6 +60,7 @@ class Bench:
             clock=self.clock,
             identity="test",
         )
+        self.deps.world.groups = {}
 
     def refresh(self) -> Deps:
         self.deps.world.indices.clear()

@@ -40,6 +40,11 @@ RULES: list[dict[str, Any]] = [
         "resources": ["resourceclaimtemplates"],
         "verbs": ["get", "list", "create", "patch", "delete"],
     },
+    {
+        "apiGroups": ["leaderworkerset.x-k8s.io"],
+        "resources": ["leaderworkersets"],
+        "verbs": ["get", "list", "create", "patch", "delete"],
+    },
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch", "patch", "delete"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "list"]},
     {

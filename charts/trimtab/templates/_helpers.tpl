@@ -68,6 +68,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaimtemplates]
   verbs: [get, list, create, patch, delete]
+# Replicas on several nodes.
+- apiGroups: [leaderworkerset.x-k8s.io]
+  resources: [leaderworkersets]
+  verbs: [get, list, create, patch, delete]
 # GPUs are counted from pods, those that end included. A pod that drains gets a label (patch); one whose time to drain is
 # over has its grace shortened (delete).
 - apiGroups: [""]

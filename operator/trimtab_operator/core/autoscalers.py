@@ -1,7 +1,7 @@
 """Who else scales a pool: HorizontalPodAutoscalers and KEDA ScaledObjects, and what the pool's condition says of them.
 
 An autoscaler on the pool's `/scale` owns `spec.replicas`; the rebalancer then follows that number and only counts its
-GPUs. An autoscaler on one of our Deployments is a mistake: replicas there have one writer, and it would be overruled.
+GPUs. An autoscaler on one of our workloads is a mistake: replicas there have one writer, and it would be overruled.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from typing import Any
 from trimtab_crds.meta import GROUP
 from trimtab_operator.core import conditions
 from trimtab_operator.core.conditions import Fact
-from trimtab_operator.core.kinds import DEPLOYMENT, POOL, SCALED_OBJECT
+from trimtab_operator.core.kinds import DEPLOYMENT, POOL, SCALED_OBJECT, WORKLOADS
 
 Manifest = Mapping[str, Any]
 
@@ -39,10 +39,11 @@ class Autoscaler:
         target = (self.namespace, self.target_group, self.target_kind, self.target_name)
         return target == (namespace, GROUP, POOL.kind, pool)
 
-    def scales_deployment(self, namespace: str, names: Iterable[str]) -> bool:
-        """Whether it drives one of these Deployments."""
-        is_deployment = (self.target_group, self.target_kind) == ("apps", DEPLOYMENT.kind)
-        return is_deployment and self.namespace == namespace and self.target_name in names
+    def scales_workload(self, namespace: str, names: Iterable[str]) -> bool:
+        """Whether it drives one of these Deployments or LeaderWorkerSets."""
+        target = (self.target_group, self.target_kind)
+        is_ours = target in ((kind.api_version.partition("/")[0], kind.kind) for kind in WORKLOADS)
+        return is_ours and self.namespace == namespace and self.target_name in names
 
 
 def read_autoscaler(manifest: Manifest) -> Autoscaler | None:
@@ -79,15 +80,16 @@ def owner_of(autoscalers: Iterable[Autoscaler], namespace: str, pool: str) -> Au
 
 
 def scaling_owned(
-    autoscalers: Iterable[Autoscaler], *, namespace: str, pool: str, deployments: Iterable[str], scaling: bool
+    autoscalers: Iterable[Autoscaler], *, namespace: str, pool: str, workloads: Iterable[str], scaling: bool
 ) -> Fact | None:
     """The condition ScalingOwned; None where nobody else scales the pool. `scaling`: the pool has `spec.scaling`."""
-    known, children = sorted(autoscalers), frozenset(deployments)
-    mistaken = next((a for a in known if a.scales_deployment(namespace, children)), None)
+    known, children = sorted(autoscalers), frozenset(workloads)
+    mistaken = next((a for a in known if a.scales_workload(namespace, children)), None)
     if mistaken is not None:
         message = (
-            f"{mistaken.title} scales Deployment {mistaken.target_name}, whose replicas Trimtab alone writes: it is "
-            f"overruled; set its scaleTargetRef to apiVersion {GROUP}/v1alpha1, kind {POOL.kind}, name {pool}"
+            f"{mistaken.title} scales {mistaken.target_kind} {mistaken.target_name}, whose replicas Trimtab alone "
+            f"writes: it is overruled; set its scaleTargetRef to apiVersion {GROUP}/v1alpha1, kind {POOL.kind}, "
+            f"name {pool}"
         )
         return Fact(conditions.SCALING_OWNED, status=False, reason="DeploymentScaled", message=message)
     owners = [a for a in known if a.scales_pool(namespace, pool)]

@@ -11,11 +11,11 @@ import re
 
 from trimtab_crds.meta import GROUP
 
-#: Field manager of all children; it owns everything in them but `.spec.replicas` of a pool's Deployment.
+#: Field manager of all children; it owns everything in them but `.spec.replicas` of a pool's workloads.
 FIELD_MANAGER = "trimtab"
-#: Field manager that owns `.spec.replicas` of a pool's Deployment and nothing else.
+#: Field manager that owns `.spec.replicas` of a pool's workloads and nothing else.
 REPLICAS_MANAGER = "trimtab-replicas"
-#: Field manager of what is remembered of a revision, in annotations of its Deployment.
+#: Field manager of what is remembered of a revision, in annotations of its workload.
 ROLLOUT_MANAGER = "trimtab-rollout"
 #: Field manager of what marks a pod that drains.
 DRAIN_MANAGER = "trimtab-drain"
@@ -34,7 +34,7 @@ MANAGED_BY = "trimtab"
 GPUS_ANNOTATION = f"{GROUP}/gpus"
 #: On pods of a replica with several nodes: how many.
 NODES_ANNOTATION = f"{GROUP}/nodes"
-#: On a pool's Deployments and pods: which template they are of.
+#: On a pool's workloads and pods: which template they are of.
 REVISION_LABEL = f"{GROUP}/revision"
 #: On engine pods: whether the pool's Services lead to them; "false" while they drain.
 SERVING_LABEL = f"{GROUP}/serving"
@@ -42,11 +42,13 @@ SERVING, NOT_SERVING = "true", "false"
 #: On a pod that drains: since when, and what makes the ReplicaSet end it before others.
 DRAIN_ANNOTATION = f"{GROUP}/draining-since"
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
-#: On a pool's Deployments: replicas asked for beyond the pool's number by a roll-out (negative: not asked for yet).
+#: On a pool's workloads: replicas asked for beyond the pool's number by a roll-out (negative: not asked for yet).
 BALANCE_ANNOTATION = f"{GROUP}/rollout-balance"
-#: On a pool's Deployments: since when a replica of it has answered, and why it was given up.
+#: On a pool's workloads: since when a replica of it has answered, and why it was given up.
 PROVEN_ANNOTATION = f"{GROUP}/ready-since"
 FAILED_ANNOTATION = f"{GROUP}/rollout-failed"
+#: On a pool's LeaderWorkerSets: since when the first replica of one is tried, whose pods are made anew after a crash.
+STARTING_ANNOTATION = f"{GROUP}/starting-since"
 #: On every child: a digest of what we applied, so that an unchanged desire costs no write.
 DIGEST_ANNOTATION = f"{GROUP}/desired"
 

@@ -1,4 +1,4 @@
-"""What really is: a Deployment and its pods as counts, with the first thing that keeps pods from answering."""
+"""What really is: a workload and its pods as counts, with the first thing that keeps pods from answering."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from typing import Any
 
 from trimtab_crds.accelerators import is_gpu_resource
 from trimtab_operator.core import names
+from trimtab_operator.core.groups import nodes_of
+from trimtab_operator.core.kinds import LEADER_WORKER_SET
 
 Manifest = Mapping[str, Any]
 
@@ -48,14 +50,16 @@ def observe(deployment: Manifest | None, pods: Iterable[Manifest]) -> Observatio
     troubles = sorted(filter(None, (_trouble(pod) for pod in staying)))
     if deployment is None:
         return Observation(ready=ready, starting=len(staying) - ready, draining=len(ending))
+    is_deployment = deployment.get("kind") != LEADER_WORKER_SET.kind
     return Observation(
         exists=True,
         desired=int(deployment["spec"].get("replicas", 1)),
         ready=ready,
         starting=len(staying) - ready,
         draining=len(ending),
-        updating=_updating(deployment),
-        failed=_condition_message(deployment, "Progressing", status="False"),
+        # A LeaderWorkerSet has a condition of the same name that means something else, and no counts of its own here.
+        updating=is_deployment and _updating(deployment),
+        failed=_condition_message(deployment, "Progressing", status="False") if is_deployment else "",
         trouble=_condition_message(deployment, "ReplicaFailure", status="True") or (troubles[0] if troubles else ""),
     )
 
@@ -96,6 +100,11 @@ def gpus_held(pods: Iterable[Manifest]) -> int:
     """GPUs that pods hold by their own requests, which may be older than the pool's spec."""
     alive = [pod for pod in pods if pod.get("status", {}).get("phase") not in _ENDED]
     return sum(gpus_requested(pod) for pod in alive)
+
+
+def replica_gpus(pod: Manifest) -> int:
+    """GPUs of the whole replica that a pod, or a pod template, is of: on every node as many."""
+    return gpus_requested(pod) * nodes_of(pod)
 
 
 def gpus_requested(pod: Manifest) -> int:

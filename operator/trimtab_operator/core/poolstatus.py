@@ -14,6 +14,7 @@ from trimtab_operator.core.replica import planned_rates
 from trimtab_operator.core.revisions import PoolReplicas
 from trimtab_operator.core.rollout import Phase
 from trimtab_operator.core.rolloutstatus import revision_counts, rolled_out
+from trimtab_operator.core.workloads import pod_selector
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def pool_status(view: PoolView, *, name: str, generation: int, now: float) -> di
         "desiredReplicas": seen.desired,
         "gpus": view.gpus,
         **revision_counts(view.replicas),
-        "selector": f"{names.POOL_LABEL}={names.label_value(name)}",
+        "selector": pod_selector(view.pool) if view.pool else f"{names.POOL_LABEL}={names.label_value(name)}",
         # The engines go on with the flags of the last accepted recipe.
         "flags": list(resolution.flags) if resolution and accepted else view.previous.get("flags") or [],
         "dropped": [{"what": d.what, "why": d.why} for d in resolution.dropped] if resolution else [],

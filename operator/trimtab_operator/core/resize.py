@@ -1,7 +1,7 @@
 """The writes that bring a pool to a number of replicas, end its drains, and undo drains that are no longer wanted.
 
 A replica that serves is never ended at once: it is cordoned first (out of the Service, streams stay open), and its
-Deployment shrinks when nothing is in flight on it, or when its deadline is over. What is not known is never zero.
+workload shrinks when nothing is in flight on it, or when its deadline is over. What is not known is never zero.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,16 +18,16 @@ CUT_OFF_GRACE_SECONDS = childmeta.PRE_STOP_SECONDS + 30
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Set a Deployment's replicas, and what a roll-out has borrowed there."""
+    """Set a workload's replicas, and what a roll-out has borrowed there."""
 
-    deployment: str
+    workload: str
     replicas: int
     balance: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cordon:
-    """Take a pod out of the Service, or put it back."""
+    """Take a replica out of the Service, or put it back."""
 
     pod: ReplicaPod
     on: bool
@@ -44,9 +44,10 @@ class CutOff:
 class Mark:
     """Remember of a revision that it answers, or why it was given up (empty: it was not)."""
 
-    deployment: str
+    workload: str
     proven_at: float | None
     failed: str
+    starts_since: float | None = None
 
 
 Write = Scale | Cordon | CutOff | Mark
@@ -68,11 +69,27 @@ def _grow(target: Revision | None, count: int) -> list[Write]:
     """Replicas that drain serve again: they are free and instant. The oldest drain is the emptiest, and goes on."""
     if target is None:
         return []
-    back = sorted(target.cordoned, key=lambda p: (not p.ready, -(p.drains_since or 0.0), p.name))[:count]
+    back = sorted(target.cordoned, key=_last_to_end if target.ordered else _first_to_return)[:count]
     writes: list[Write] = [Cordon(pod, on=False) for pod in back]
     if count > len(back):
-        writes.append(Scale(target.name, target.asked + count - len(back), target.balance))
+        writes += grown(target, count - len(back), target.balance)
     return writes
+
+
+def grown(revision: Revision, count: int, balance: int) -> list[Write]:
+    """So many more of a revision. Pods that were about to end are kept by that, so they serve again."""
+    kept = revision.leaving[max(0, len(revision.leaving) - count) :]
+    back: list[Write] = [Cordon(pod, on=False) for pod in kept]
+    return [*back, Scale(revision.name, revision.asked + count, balance)]
+
+
+def _first_to_return(pod: ReplicaPod) -> tuple[bool, float, str]:
+    return not pod.ready, -(pod.drains_since or 0.0), pod.name
+
+
+def _last_to_end(pod: ReplicaPod) -> int:
+    """An ordered workload can only end the others."""
+    return pod.index
 
 
 def _in_order(pool: PoolReplicas) -> list[Revision]:
@@ -84,10 +101,14 @@ def take(revisions: Iterable[Revision], count: int, in_flight: InFlight) -> list
     """The writes that take that many serving replicas away, from the first revisions first.
 
     Within a revision: pods that were not made yet and pods that do not answer go at once, they answer nobody; then
-    those with the least in flight drain, unknown ones last.
+    those with the least in flight drain, unknown ones last. An ordered one gives its last replicas.
     """
     writes: list[Write] = []
     for revision in revisions:
+        if revision.ordered:
+            writes += _take_last(revision, count)
+            count -= min(count, revision.serving)
+            continue
         idle = min(count, revision.serving, revision.missing + revision.starting)
         if idle:
             writes.append(Scale(revision.name, revision.asked - idle, revision.balance))
@@ -95,6 +116,28 @@ def take(revisions: Iterable[Revision], count: int, in_flight: InFlight) -> list
         writes += [Cordon(pod, on=True) for pod in _least_busy(revision, in_flight)[:busy]]
         count -= idle + busy
     return writes
+
+
+def _take_last(revision: Revision, count: int) -> list[Write]:
+    """Its last replicas drain. Those at the very end that do not answer go at once; what is not there yet is waited
+    for."""
+    by_index = {pod.index: pod for pod in revision.staying}
+    asked, left = revision.asked, min(count, revision.serving)
+    while left and _is_idle(by_index.get(asked - 1)):
+        asked, left = asked - 1, left - 1
+    writes: list[Write] = [] if asked == revision.asked else [Scale(revision.name, asked, revision.balance)]
+    for index in reversed(range(asked)):
+        pod = by_index.get(index)
+        if not left or pod is None:
+            break
+        if not pod.cordoned:
+            writes.append(Cordon(pod, on=True))
+            left -= 1
+    return writes
+
+
+def _is_idle(pod: ReplicaPod | None) -> bool:
+    return pod is None or not (pod.ready or pod.cordoned)
 
 
 def _least_busy(revision: Revision, in_flight: InFlight) -> list[ReplicaPod]:
@@ -114,7 +157,15 @@ def end_drains(pool: PoolReplicas, in_flight: InFlight, *, deadline_seconds: int
 
 
 def _end(revision: Revision, done: Sequence[ReplicaPod]) -> list[Write]:
-    """A ReplicaSet would end pods that start before these; then those go, and as many of these serve again."""
+    """A ReplicaSet would end pods that start before these; then those go, and as many of these serve again.
+
+    An ordered workload ends the last ones, so one that has drained waits for those behind it.
+    """
+    if revision.ordered:
+        asked, places = revision.asked, {pod.index for pod in done}
+        while asked - 1 in places:
+            asked -= 1
+        return [] if asked == revision.asked else [Scale(revision.name, asked, revision.balance)]
     spared = done[len(done) - min(len(done), revision.starting) :] if revision.starting else ()
     back: list[Write] = [Cordon(pod, on=False) for pod in spared]
     return [*back, Scale(revision.name, revision.asked - len(done), revision.balance)]

@@ -1,17 +1,19 @@
-"""A pool's replicas as they are: one Deployment per revision, their pods, which of them drain, and how many are meant.
+"""A pool's replicas as they are: one workload per revision, their pods, which of them drain, and how many are meant.
 
 Nothing about a roll-out or a drain is remembered anywhere but on these objects: a pod that drains carries a label that
-takes it out of the pool's Service, a Deployment carries how many replicas a roll-out asked for on top of the pool's.
+takes it out of the pool's Service, a workload carries how many replicas a roll-out asked for on top of the pool's.
 The number of replicas that is *meant* follows from them, so that any leader goes on where the last one died.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf, isfinite
 from typing import Any
 
 from trimtab_operator.core import names
+from trimtab_operator.core.groups import by_replica, index_of, is_leader, nodes_of
+from trimtab_operator.core.kinds import LEADER_WORKER_SET
 from trimtab_operator.core.observe import is_ready
 
 Manifest = Mapping[str, Any]
@@ -21,7 +23,7 @@ _ENDED = ("Succeeded", "Failed")
 
 @dataclass(frozen=True, slots=True)
 class ReplicaPod:
-    """One pod that holds its GPUs. Instants are in epoch seconds.
+    """One pod that holds its GPUs, or the leader of a group that does. Instants are in epoch seconds.
 
     `waits_since` is since when it is not ready, None while scheduling gates hold it (that time is the queue's).
     """
@@ -36,6 +38,10 @@ class ReplicaPod:
     unscheduled_since: float | None = None
     crash: str = ""
     grace_seconds: int | None = None
+    index: int = 0
+    """Its place in a set that ends replicas in their order."""
+    workers: tuple[tuple[str, str], ...] = ()
+    """Name and uid of the group's other pods."""
 
     @property
     def cordoned(self) -> bool:
@@ -45,7 +51,11 @@ class ReplicaPod:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One Deployment and its pods. `proven_at` is when a replica of it first answered, None before."""
+    """One workload and its pods. `proven_at` is when a replica of it first answered, None before.
+
+    An `ordered` one (a LeaderWorkerSet) ends its last replicas first, whatever they do; `starts_since` is since when
+    it tries to get its first replica ready.
+    """
 
     name: str
     revision: str
@@ -55,20 +65,37 @@ class Revision:
     proven_at: float | None = None
     failed: str = ""
     created: str = ""
+    ordered: bool = False
+    starts_since: float | None = None
 
     @property
     def staying(self) -> tuple[ReplicaPod, ...]:
-        """Pods that nobody has begun to end."""
-        return tuple(pod for pod in self.pods if not pod.ending)
+        """Pods that nobody has begun to end, nor is about to because of their place."""
+        return tuple(pod for pod in self.pods if not pod.ending and (not self.ordered or pod.index < self.asked))
 
     @property
     def cordoned(self) -> tuple[ReplicaPod, ...]:
-        """Pods that drain and are not being ended yet, nor about to be: the Deployment still asks for them."""
-        marked = sorted((p for p in self.staying if p.cordoned), key=lambda p: (p.ready, p.drains_since, p.name))
-        surplus = len(self.staying) - self.asked
-        # A ReplicaSet ends pods that are not ready before ones with a low deletion cost.
-        leaving = max(0, surplus - self.starting)
-        return tuple(marked[leaving:])
+        """Pods that drain and are not being ended yet, nor about to be: the workload still asks for them."""
+        marked = self._marked
+        return marked if self.ordered else marked[self._surplus :]
+
+    @property
+    def leaving(self) -> tuple[ReplicaPod, ...]:
+        """Pods that drained and are about to be ended; a replica more of the workload would keep the last of them."""
+        if self.ordered:
+            # The next place is kept first.
+            late = (p for p in self.pods if not p.ending and p.index >= self.asked and p.cordoned)
+            return tuple(sorted(late, key=lambda p: -p.index))
+        return self._marked[: self._surplus]
+
+    @property
+    def _marked(self) -> tuple[ReplicaPod, ...]:
+        return tuple(sorted((p for p in self.staying if p.cordoned), key=lambda p: (p.ready, p.drains_since, p.name)))
+
+    @property
+    def _surplus(self) -> int:
+        """A ReplicaSet ends pods that are not ready before ones with a low deletion cost."""
+        return max(0, len(self.staying) - self.asked - self.starting)
 
     @property
     def serving(self) -> int:
@@ -87,7 +114,7 @@ class Revision:
 
     @property
     def missing(self) -> int:
-        """Pods that the Deployment's controller has not made yet."""
+        """Pods that the workload's controller has not made yet."""
         return max(0, self.asked - len(self.staying))
 
     @property
@@ -98,7 +125,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class PoolReplicas:
-    """All revisions of a pool. `wanted` is the name of the Deployment that the spec asks for; empty while unknown."""
+    """All revisions of a pool. `wanted` is the name of the workload that the spec asks for; empty while unknown."""
 
     revisions: tuple[Revision, ...]
     wanted: str = ""
@@ -171,29 +198,50 @@ def _standing(revision: Revision) -> tuple[bool, int, float, str]:
     return proven, revision.serving, revision.proven_at or 0.0, revision.created
 
 
-def pool_replicas(deployments: Iterable[Manifest], pods: Iterable[Manifest], *, wanted: str = "") -> PoolReplicas:
-    """A pool's revisions from its Deployments and pods; a pod of no Deployment counts with a revision of 0 replicas."""
+def pool_replicas(workloads: Iterable[Manifest], pods: Iterable[Manifest], *, wanted: str = "") -> PoolReplicas:
+    """A pool's revisions from its workloads and pods; a pod of no workload counts with a revision of 0 replicas."""
     by_revision: dict[str, list[ReplicaPod]] = {}
-    for pod in pods:
-        if pod.get("status", {}).get("phase") not in _ENDED:
-            by_revision.setdefault(_revision_of(pod), []).append(replica_pod(pod))
-    found = [_revision(deployment, by_revision.pop(_revision_of(deployment), [])) for deployment in deployments]
+    for members in by_replica(pod for pod in pods if pod.get("status", {}).get("phase") not in _ENDED):
+        by_revision.setdefault(_revision_of(members[0]), []).append(_replica(members))
+    found = [_revision(workload, by_revision.pop(_revision_of(workload), [])) for workload in workloads]
     orphans = [Revision("", key, 0, tuple(pods)) for key, pods in sorted(by_revision.items())]
     return PoolReplicas((*sorted(found, key=lambda r: (r.created, r.name)), *orphans), wanted)
 
 
-def _revision(deployment: Manifest, pods: list[ReplicaPod]) -> Revision:
-    meta = deployment["metadata"]
+def _revision(workload: Manifest, pods: list[ReplicaPod]) -> Revision:
+    meta = workload["metadata"]
     told = meta.get("annotations") or {}
     return Revision(
         name=meta["name"],
-        revision=_revision_of(deployment),
-        asked=int(deployment["spec"].get("replicas", 1)),
+        revision=_revision_of(workload),
+        asked=int(workload["spec"].get("replicas", 1)),
         pods=tuple(sorted(pods, key=lambda p: p.name)),
         balance=_integer(told.get(names.BALANCE_ANNOTATION)),
         proven_at=_instant(told.get(names.PROVEN_ANNOTATION)),
         failed=told.get(names.FAILED_ANNOTATION, ""),
         created=meta.get("creationTimestamp", ""),
+        ordered=workload["kind"] == LEADER_WORKER_SET.kind,
+        starts_since=_instant(told.get(names.STARTING_ANNOTATION)),
+    )
+
+
+def _replica(members: Sequence[Manifest]) -> ReplicaPod:
+    """One replica of its pods, the leader first: ready when all are, gone when all are."""
+    first, *others = found = [replica_pod(pod) for pod in members]
+    if index_of(members[0]) is None:
+        return first
+    complete = len(found) == nodes_of(members[0]) and all(pod.ready and not pod.ending for pod in found)
+    waits = [pod.waits_since for pod in found if pod.waits_since is not None]
+    gated = any(pod.waits_since is None and pod.unscheduled_since is not None for pod in found)
+    return replace(
+        first,
+        ready=complete,
+        ending=first.ending or not is_leader(members[0]),
+        waits_since=None if complete or gated else max(waits, default=None),
+        unscheduled_since=min((p.unscheduled_since for p in found if p.unscheduled_since is not None), default=None),
+        crash=next((pod.crash for pod in found if pod.crash), ""),
+        index=index_of(members[0]) or 0,
+        workers=tuple((pod.name, pod.uid) for pod in others),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from trimtab_crds.inferencepool import Rollout
-from trimtab_operator.core.resize import InFlight, Mark, Scale, Write, take
+from trimtab_operator.core.resize import InFlight, Mark, Scale, Write, grown, take
 from trimtab_operator.core.revisions import PoolReplicas, ReplicaPod, Revision
 
 #: After this, a surge that finds no node is taken for a cluster without a spare GPU, whatever the budget says.
@@ -56,12 +56,24 @@ def marks(pool: PoolReplicas, rules: Rollout, *, now: float) -> list[Write]:
     writes: list[Write] = [
         Mark(r.name, now, r.failed) for r in pool.revisions if r.name and r.ready and r.proven_at is None
     ]
+    writes += [mark for r in pool.revisions if not r.ready and (mark := _beginning(r, now)) is not None]
     target = pool.target
     if writes or target is None or target.failed or pool.fallback(target) is None:
         return writes
     if (pool.outdated or target.proven_at is None) and (why := failure(target, rules, now=now)):
         return [Mark(target.name, target.proven_at, why)]
     return []
+
+
+def _beginning(revision: Revision, now: float) -> Mark | None:
+    """A group that crashes is made anew, so its pods are always young: the time they have counts from the first one."""
+    if not revision.ordered or revision.proven_at is not None or revision.failed:
+        return None
+    tries = any(pod.waits_since is not None for pod in revision.staying)
+    if tries and revision.starts_since is None:
+        return Mark(revision.name, None, "", now)
+    stopped = revision.asked == 0 and revision.starts_since is not None
+    return Mark(revision.name, None, "") if stopped else None
 
 
 def failure(revision: Revision, rules: Rollout, *, now: float) -> str:
@@ -71,11 +83,16 @@ def failure(revision: Revision, rules: Rollout, *, now: float) -> str:
             continue
         if pod.crash:
             return f"pod {pod.name}: {pod.crash}"
-        if pod.waits_since is not None and now - pod.waits_since >= rules.progress_deadline_seconds:
+        if pod.waits_since is not None and now - _since(revision, pod.waits_since) >= rules.progress_deadline_seconds:
             return (
                 f"pod {pod.name} was not ready within rollout.progressDeadlineSeconds {rules.progress_deadline_seconds}"
             )
     return ""
+
+
+def _since(revision: Revision, waits_since: float) -> float:
+    first = revision.starts_since
+    return waits_since if first is None or revision.proven_at is not None else min(first, waits_since)
 
 
 def roll(pool: PoolReplicas, rules: Rollout, room: Room, in_flight: InFlight, *, now: float) -> list[Write]:
@@ -84,13 +101,13 @@ def roll(pool: PoolReplicas, rules: Rollout, room: Room, in_flight: InFlight, *,
     if target is None or not pool.rolling:
         return []
     if pool.balance < 0:
-        return [_borrow(target, grow=1, by=1)] if room.regrow else []
+        return grown(target, 1, target.balance + 1) if room.regrow else []
     if not pool.outdated:
         return [_borrow(target, by=-pool.balance)]
     if _waits(pool, target, rules, now):
         return []
     if pool.balance == 0 and rules.surge and room.surge:
-        return [_borrow(target, grow=1, by=1)]
+        return grown(target, 1, target.balance + 1)
     # One at a time; a surge that is ready, or that needs this very GPU, waits for no other drain.
     return _retire(pool, target, in_flight) if pool.balance > 0 or not pool.draining else []
 
@@ -105,11 +122,12 @@ def _waits(pool: PoolReplicas, target: Revision, rules: Rollout, now: float) -> 
 
 def _retire(pool: PoolReplicas, target: Revision, in_flight: InFlight) -> list[Write]:
     """One outdated replica less. The number that is meant is written first: a crash in between takes nobody away."""
-    return [_borrow(target, by=-1), *take(pool.outdated, 1, in_flight)]
+    taken = take(pool.outdated, 1, in_flight)
+    return [_borrow(target, by=-1), *taken] if taken else []
 
 
-def _borrow(target: Revision, *, by: int, grow: int = 0) -> Scale:
-    return Scale(target.name, target.asked + grow, target.balance + by)
+def _borrow(target: Revision, *, by: int) -> Scale:
+    return Scale(target.name, target.asked, target.balance + by)
 
 
 def _finds_no_node(pod: ReplicaPod, now: float) -> bool:

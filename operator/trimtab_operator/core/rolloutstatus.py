@@ -5,19 +5,23 @@ from typing import Any
 
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.wire import CanaryConfig
-from trimtab_operator.core import conditions, names, workloads
+from trimtab_operator.core import conditions, names
 from trimtab_operator.core.conditions import Fact, timestamp
+from trimtab_operator.core.kinds import DEPLOYMENT, LEADER_WORKER_SET
 from trimtab_operator.core.observe import Observation, observe
 from trimtab_operator.core.revisions import PoolReplicas
 from trimtab_operator.core.rollout import Phase, phase
+from trimtab_operator.core.workloads import service_of
 
 Manifest = Mapping[str, Any]
 
+_KINDS = {False: DEPLOYMENT, True: LEADER_WORKER_SET}
 
-def observe_pool(replicas: PoolReplicas, deployments: Iterable[Manifest], pods: Iterable[Manifest]) -> Observation:
+
+def observe_pool(replicas: PoolReplicas, workloads: Iterable[Manifest], pods: Iterable[Manifest]) -> Observation:
     """The pool's revisions as one: counts of all, troubles of the revision that new replicas belong to."""
     target = replicas.target
-    live = next((d for d in deployments if target is not None and d["metadata"]["name"] == target.name), None)
+    live = next((d for d in workloads if target is not None and d["metadata"]["name"] == target.name), None)
     told = observe(live, pods)
     return Observation(
         exists=target is not None,
@@ -44,7 +48,7 @@ def rolled_out(pool: InferencePool | None, replicas: PoolReplicas, *, now: float
         failed = next((r for r in replicas.revisions if r.name == replicas.wanted), target)
         message = (
             f"{failed.name} was given up ({failed.failed}) and {target.name} serves in its place; "
-            "correct the spec, or delete that Deployment to try it again"
+            f"correct the spec, or delete that {_KINDS[failed.ordered].kind} to try it again"
         )
         return Fact(conditions.ROLLED_OUT, status=False, reason=standing.value, message=message)
     message = f"{target.ready} replicas of {target.name} answer, {_outdated(replicas)} of earlier revisions remain"
@@ -61,7 +65,7 @@ def canary_of(pool: InferencePool, replicas: PoolReplicas, *, now: float) -> Can
     target, canary = replicas.target, pool.spec.rollout.canary
     if target is None or canary is None or phase(replicas, pool.spec.rollout, now=now) is not Phase.CANARY:
         return None
-    host = names.host(workloads.service_of(pool, target.revision), pool.metadata.namespace)
+    host = names.host(service_of(pool, target.revision), pool.metadata.namespace)
     return CanaryConfig(host=host, weight_percent=canary.weight_percent)
 
 

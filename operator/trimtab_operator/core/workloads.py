@@ -5,11 +5,11 @@ a group of pods on several nodes: a leader that answers requests and workers, wh
 revision of a pool is one of these objects.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtab_crds.inferencepool import InferencePool
-from trimtab_operator.core import childmeta, enginepod, names
+from trimtab_operator.core import childmeta, enginepod, groups, names
 from trimtab_operator.core.kinds import DEPLOYMENT, LEADER_WORKER_SET, Kind
 
 Manifest = dict[str, Any]
@@ -48,6 +48,23 @@ def revision(pool: InferencePool, flags: Sequence[str], labels: dict[str, str]) 
     meta = childmeta.metadata(pool, name_of(pool, named), {**queued, **own})
     build = _deployment if len(templates) == 1 else _group_set
     return named, build(pool, meta, templates)
+
+
+def template_of(workload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The template of the pods that answer requests."""
+    spec: Mapping[str, Any] = workload["spec"]
+    if workload["kind"] == DEPLOYMENT.kind:
+        found: Mapping[str, Any] = spec["template"]
+    else:
+        found = spec["leaderWorkerTemplate"]["leaderTemplate"]
+    return found
+
+
+def pod_selector(pool: InferencePool) -> str:
+    """The label selector that finds one pod per replica."""
+    key, value = next(iter(childmeta.pool_selector(pool).items()))
+    leaders = "" if kind_of(pool) == DEPLOYMENT else f",{groups.WORKER_LABEL}={groups.LEADER}"
+    return f"{key}={value}{leaders}"
 
 
 def _deployment(pool: InferencePool, meta: Manifest, templates: list[Manifest]) -> Manifest:

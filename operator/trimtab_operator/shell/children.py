@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtab_operator.core import names
-from trimtab_operator.core.kinds import BY_NAME, DEPLOYMENT, Kind
+from trimtab_operator.core.kinds import BY_NAME, WORKLOADS, Kind
 from trimtab_operator.core.ownership import is_drift, is_owned, needs_apply, prunable, replicas_claimed
 from trimtab_operator.core.problems import Problem, apply_rejected, child_ending, not_ours
 from trimtab_operator.shell.cluster import ClusterError
@@ -40,7 +40,7 @@ async def converge(
             problems.append(child_ending(what))
         elif (problem := await apply(deps, manifest, live, what)) is not None:
             problems.append(problem)
-    # Deployments of a pool are its revisions: what is left over of them goes replica by replica.
+    # Workloads of a pool are its revisions: what is left over of them goes replica by replica.
     prune = [m for m in known.values() if not _has_replicas_writer(m)]
     await _prune(deps, prune, desired, meta["uid"])
     if foreign:
@@ -50,7 +50,7 @@ async def converge(
 
 async def apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None, what: str) -> Problem | None:
     """Apply an object where it differs from the live one, which is ours; a refusal of the API server is the answer."""
-    if manifest["kind"] == DEPLOYMENT.kind and "replicas" in manifest["spec"] and _has_replicas_writer(manifest):
+    if "replicas" in manifest.get("spec", {}) and _has_replicas_writer(manifest):
         manifest, live = await _prepared(deps, manifest, live)
     if _is_verified(deps, manifest, live):
         return None
@@ -104,13 +104,13 @@ async def _name_conflict(deps: Deps, body: Manifest, what: str) -> None:
 
 def _has_replicas_writer(manifest: Mapping[str, Any]) -> bool:
     labels = manifest["metadata"].get("labels") or {}
-    return manifest["kind"] == DEPLOYMENT.kind and names.POOL_LABEL in labels
+    return names.POOL_LABEL in labels and any(manifest["kind"] == kind.kind for kind in WORKLOADS)
 
 
 async def _prepared(
     deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None
 ) -> tuple[Manifest, Mapping[str, Any] | None]:
-    """A new Deployment starts with the replicas given; later `.spec.replicas` is left to its writer."""
+    """A new workload starts with the replicas given; later `.spec.replicas` is left to its writer."""
     if live is None:
         return manifest, live
     if not replicas_claimed(live):
@@ -119,23 +119,23 @@ async def _prepared(
     return {**manifest, "spec": spec}, live
 
 
-async def claim_replicas(deps: Deps, deployment: Mapping[str, Any]) -> Manifest:
-    """Own the present `.spec.replicas` as its writer, unless the Deployment changed in between."""
-    meta = deployment["metadata"]
+async def claim_replicas(deps: Deps, workload: Mapping[str, Any]) -> Manifest:
+    """Own the present `.spec.replicas` as its writer, unless the workload changed in between."""
+    meta = workload["metadata"]
     balance = int((meta.get("annotations") or {}).get(names.BALANCE_ANNOTATION, 0))
-    body = replicas_body(deployment, int(deployment["spec"]["replicas"]), balance)
+    body = replicas_body(workload, int(workload["spec"]["replicas"]), balance)
     body["metadata"]["resourceVersion"] = meta["resourceVersion"]
     answer = await deps.cluster.apply(body, manager=names.REPLICAS_MANAGER)
-    deps.written.note(deployment, answer)
+    deps.written.note(workload, answer)
     return answer
 
 
-def replicas_body(deployment: Mapping[str, Any], replicas: int, balance: int) -> Manifest:
-    """What the writer of replicas applies to that very Deployment: the number, and what of it a roll-out borrowed."""
-    meta = deployment["metadata"]
+def replicas_body(workload: Mapping[str, Any], replicas: int, balance: int) -> Manifest:
+    """What the writer of replicas applies to that very workload: the number, and what of it a roll-out borrowed."""
+    meta, kind = workload["metadata"], BY_NAME[workload["kind"]]
     body: Manifest = {
-        "apiVersion": DEPLOYMENT.api_version,
-        "kind": DEPLOYMENT.kind,
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
         "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
         "spec": {"replicas": replicas},
     }

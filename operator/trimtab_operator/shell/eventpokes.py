@@ -10,6 +10,7 @@ from typing import Any
 from trimtab_crds.routingpolicy import RoutingPolicy
 from trimtab_operator.core import names
 from trimtab_operator.core.claims import referenced
+from trimtab_operator.core.groups import is_member
 from trimtab_operator.core.kinds import DEPLOYMENT, POLICY, POOL, Kind
 from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.world import Key, child_key, rebalance_key, wake_key
@@ -26,7 +27,7 @@ def poke_for(deps: Deps, kind: Kind, meta: Mapping[str, Any], *, deleted: bool) 
     elif (key := child_key(meta)) is not None:
         owner = POOL if key[1].endswith("/pool") else POLICY
         deps.wakeups.poke((owner.kind, namespace, key[2]))
-        if owner == POOL and (kind == DEPLOYMENT or deleted):
+        if owner == POOL and (kind == DEPLOYMENT or deleted or is_member(meta)):
             _poke_rebalancers(deps, namespace, label_value=key[2])
 
 

@@ -23,14 +23,17 @@ from trimtab_operator.core.autoscalers import owner_of
 from trimtab_operator.core.claims import claims, referenced
 from trimtab_operator.core.enginepod import STARTUP_SECONDS
 from trimtab_operator.core.fleet import pool_state
-from trimtab_operator.core.kinds import DEPLOYMENT, POD, POLICY, POOL
+from trimtab_operator.core.groups import is_member
+from trimtab_operator.core.kinds import BY_NAME, DEPLOYMENT, POD, POLICY, POOL
 from trimtab_operator.core.observation import Observation, ObservedPool
-from trimtab_operator.core.observe import gpus_requested, is_ready, observe
+from trimtab_operator.core.observe import is_ready, observe, replica_gpus
 from trimtab_operator.core.resize import Write, resize, to_ask
 from trimtab_operator.core.revisions import PoolReplicas, pool_replicas
 from trimtab_operator.core.rollout import Room, expired
 from trimtab_operator.core.tending import Look, decide
 from trimtab_operator.core.tickreport import TickReport
+from trimtab_operator.core.workloads import template_of
+from trimtab_operator.shell import groups
 from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.engineload import EngineLoads
@@ -49,14 +52,14 @@ class FleetUnknownError(Exception):
 
 
 class ChangedError(Exception):
-    """A Deployment is no longer what the step was planned from."""
+    """A workload is no longer what the step was planned from."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """What the API server says of one namespace: Deployments and pods of pools, by the pool's label value."""
+    """What the API server says of one namespace: workloads and pods of pools, by the pool's label value."""
 
-    deployments: Mapping[str, list[Manifest]]
+    workloads: Mapping[str, list[Manifest]]
     pods: Mapping[str, list[Manifest]]
 
 
@@ -109,30 +112,32 @@ class KubernetesFleet:
         return [key[1]] if owner is None else self.claimed_by((key[0], owner))
 
     async def read(self, namespace: str, pools: Iterable[str]) -> _Live:
-        """Deployments and pods of these pools as of now."""
-        values = ",".join(sorted(names.label_value(pool) for pool in pools))
+        """Workloads and pods of these pools as of now."""
+        asked = list(pools)
+        values = ",".join(sorted(names.label_value(pool) for pool in asked))
         if not values:
             return _Live({}, {})
         selector = f"{names.POOL_LABEL} in ({values})"
-        listed = [await self.deps.cluster.list_all(kind, namespace, selector) for kind in (DEPLOYMENT, POD)]
-        grouped: list[dict[str, list[Manifest]]] = [{}, {}]
-        for items, groups in zip(listed, grouped, strict=True):
-            for item in items:
-                groups.setdefault(item["metadata"]["labels"][names.POOL_LABEL], []).append(item)
-        return _Live(*grouped)
+        workloads, pods = [await self.deps.cluster.list_all(kind, namespace, selector) for kind in (DEPLOYMENT, POD)]
+        if any(is_member(pod["metadata"]) for pod in pods) or any(self._may_have_groups((namespace, p)) for p in asked):
+            workloads += await groups.listed(self.deps, namespace, selector) or []
+        return _Live(_by_pool(workloads), _by_pool(pods))
+
+    def _may_have_groups(self, key: Key) -> bool:
+        return groups.concerns(self.deps, key, readable_pool(self.deps, key))
 
     def replicas(self, key: Key, live: _Live) -> PoolReplicas:
         """One pool's replicas out of what was read."""
         value = names.label_value(key[1])
-        owned = [d for d in live.deployments.get(value, ()) if _is_a_pools(d)]
+        owned = [w for w in live.workloads.get(value, ()) if _is_a_pools(w)]
         return pool_replicas(owned, live.pods.get(value, ()), wanted=self.deps.wanted.get(key, ""))
 
     async def execute(self, live: _Live, key: Key, writes: Iterable[Write]) -> None:
         """Write; the caller holds the lock and has just read. What is gone meanwhile is seen at the next look."""
-        deployments = {d["metadata"]["name"]: d for d in live.deployments.get(names.label_value(key[1]), ())}
+        workloads = {w["metadata"]["name"]: w for w in live.workloads.get(names.label_value(key[1]), ())}
         for write in writes:
             try:
-                await write_one(self.deps, key[0], deployments, write)
+                await write_one(self.deps, key[0], workloads, write)
             except ClusterError as error:
                 if not error.is_precondition:
                     raise
@@ -140,9 +145,8 @@ class KubernetesFleet:
                 return
 
     def _watched(self, key: Key) -> PoolReplicas:
-        children = self.deps.world.children(POOL, key)
-        deployments = [m for m in children if m["kind"] == DEPLOYMENT.kind and _is_a_pools(m)]
-        return pool_replicas(deployments, self.deps.world.pods(POOL, key), wanted=self.deps.wanted.get(key, ""))
+        owned = [w for w in self.deps.world.workloads(POOL, key) if _is_a_pools(w)]
+        return pool_replicas(owned, self.deps.world.pods(POOL, key), wanted=self.deps.wanted.get(key, ""))
 
     def _follows(self, key: Key, pool: InferencePool) -> int | None:
         """The number of replicas that the pool has by its spec; None where a policy moves it."""
@@ -161,14 +165,23 @@ class KubernetesFleet:
     async def _forget(self, key: Key, known: PoolReplicas, pool: InferencePool) -> None:
         """Delete revisions beyond the history."""
         for revision in expired(known, pool.spec.rollout) if not known.rolling else ():
-            live = self.deps.world.deployment(POOL, key, revision.name)
+            live = self.deps.world.workload(POOL, key, revision.name)
             if live is not None and "deletionTimestamp" not in live["metadata"]:
-                await self.deps.cluster.delete(DEPLOYMENT, key[0], revision.name, uid=live["metadata"]["uid"])
+                await self.deps.cluster.delete(
+                    BY_NAME[live["kind"]], key[0], revision.name, uid=live["metadata"]["uid"]
+                )
 
 
-def _is_a_pools(deployment: Manifest) -> bool:
+def _by_pool(items: Iterable[Manifest]) -> dict[str, list[Manifest]]:
+    found: dict[str, list[Manifest]] = {}
+    for item in items:
+        found.setdefault(item["metadata"]["labels"][names.POOL_LABEL], []).append(item)
+    return found
+
+
+def _is_a_pools(workload: Manifest) -> bool:
     """Whether a pool controls it; what merely carries the label is somebody else's."""
-    references = deployment["metadata"].get("ownerReferences") or []
+    references = workload["metadata"].get("ownerReferences") or []
     return any(r.get("kind") == POOL.kind and r.get("controller") for r in references)
 
 
@@ -269,7 +282,9 @@ class PolicyFleet:
             if name not in readable:
                 _refuse_unknown(name, pods)
             elif replicas.revisions:
-                found[name] = _observed(readable[name], replicas, pods, self._owner(name))
+                asked = [w for w in live.workloads.get(names.label_value(name), ()) if w["spec"].get("replicas")]
+                held = max(map(replica_gpus, (*pods, *map(template_of, asked))), default=0)
+                found[name] = _observed(readable[name], replicas, held, self._owner(name))
                 self._planned_from[name] = found[name].state.desired
                 cold_start_seconds = max(cold_start_seconds, *(_cold_start_seconds(pod) for pod in pods), 0.0)
         return Observation(policy=policy, pools=found, cold_start_seconds=cold_start_seconds)
@@ -283,14 +298,13 @@ def _refuse_unknown(name: str, pods: list[Manifest]) -> None:
         )
 
 
-def _observed(pool: InferencePool, seen: PoolReplicas, pods: list[Manifest], owner: str) -> ObservedPool:
+def _observed(pool: InferencePool, seen: PoolReplicas, held: int, owner: str) -> ObservedPool:
     state = pool_state(
         pool, desired=seen.intended, ready=seen.ready, starting=seen.starting, draining=seen.draining, owner=owner
     )
     state = replace(state, balance=seen.balance, reclaimable=seen.reclaimable)
-    # Pods of an earlier spec may hold more GPUs each than the present one says.
-    largest = max((gpus_requested(pod) for pod in pods), default=0)
-    return ObservedPool(pool, replace(state, gpus_per_replica=max(state.gpus_per_replica, largest)))
+    # Replicas of an earlier spec may hold more GPUs each than the present one says.
+    return ObservedPool(pool, replace(state, gpus_per_replica=max(state.gpus_per_replica, held)))
 
 
 def _cold_start_seconds(pod: Manifest) -> float:

@@ -20,7 +20,7 @@ from trimtab_operator.core.autoscalers import owner_of, scaling_owned
 from trimtab_operator.core.claims import claims
 from trimtab_operator.core.conditions import Fact
 from trimtab_operator.core.desired import policy_objects, pool_objects, router_address
-from trimtab_operator.core.kinds import DEPLOYMENT, LEADER_WORKER_SET, POLICY, POOL
+from trimtab_operator.core.kinds import LEADER_WORKER_SET, POLICY, POOL
 from trimtab_operator.core.nodesready import nodes_ready, recent
 from trimtab_operator.core.observe import Observation, gpus_held, observe
 from trimtab_operator.core.ownership import is_owned
@@ -32,6 +32,7 @@ from trimtab_operator.core.recipe import Resolution, resolve
 from trimtab_operator.core.revisions import PoolReplicas, pool_replicas
 from trimtab_operator.core.rolloutstatus import canary_of, observe_pool
 from trimtab_operator.core.routerconfig import compile_config, unbudgeted
+from trimtab_operator.shell import groups
 from trimtab_operator.shell.children import converge
 from trimtab_operator.shell.deps import Deps, conflict_of, write_status
 from trimtab_operator.shell.nodes import converge_claim, converge_nodes, events_about_waiting
@@ -46,6 +47,7 @@ async def reconcile_pool(deps: Deps, key: Key) -> Result:
     if live is None or live["metadata"].get("deletionTimestamp"):
         return Result.GONE
     pool, problem = deps.parsed.of(live)
+    has_groups = await groups.refresh(deps, key, pool if isinstance(pool, InferencePool) else None)
     resolution: Resolution | None = None
     no_nodes: Problem | None = None
     if isinstance(pool, InferencePool):
@@ -53,14 +55,16 @@ async def reconcile_pool(deps: Deps, key: Key) -> Result:
         no_nodes = spec_invalid(refused) if (refused := nodepools.refusals(pool)) else None
         if not resolution.accepted:
             problem = recipe_refused(resolution.reasons)
-        elif workloads.kind_of(pool) == LEADER_WORKER_SET:
+        elif workloads.kind_of(pool) == LEADER_WORKER_SET and not has_groups:
             api = f"{LEADER_WORKER_SET.api_version} {LEADER_WORKER_SET.kind}"
             problem = groups_api_missing(pool.spec.accelerator.nodes, api)
         elif no_nodes is None:
-            # A new Deployment starts empty: replicas come from their one writer, under the GPU budget.
+            # A new workload starts empty: replicas come from their one writer, under the GPU budget.
             objects = deps.parsed.once(pool, "objects", partial(pool_objects, pool, resolution, replicas=0))
             problem = await converge(deps, POOL, live, objects)
             deps.wanted[key] = objects[-1]["metadata"]["name"]
+            if has_groups and deps.world.workload(POOL, key, deps.wanted[key]) is None:
+                await groups.refresh(deps, key, pool)
             no_nodes = await converge_nodes(deps, live, pool) or await converge_claim(deps, live, pool)
         problem = problem or no_nodes
     replicas, seen = _seen(deps, key, live["metadata"]["uid"])
@@ -98,7 +102,7 @@ async def reconcile_policy(deps: Deps, key: Key) -> Result:
             )
             blocked = await converge(deps, POLICY, live, objects)
             compiled = _Compiled(compiled.config, blocked or compiled.problem)
-    deployment = deps.world.deployment(POLICY, key, names.router_name(key[1]))
+    deployment = deps.world.workload(POLICY, key, names.router_name(key[1]))
     view = PolicyView(
         seen=observe(deployment, deps.world.pods(POLICY, key)),
         wanted_routers=policy.spec.router.replicas if isinstance(policy, RoutingPolicy) else 0,
@@ -181,8 +185,8 @@ def readable_pools(deps: Deps, namespace: str, wanted: Iterable[str]) -> dict[st
 def _others(deps: Deps, key: Key, pool: Resource | None) -> tuple[Fact, ...]:
     """What the pool's conditions say of others: who scales it, and who changed its children."""
     scaling = isinstance(pool, InferencePool) and pool.spec.scaling is not None
-    deployments = [m["metadata"]["name"] for m in deps.world.children(POOL, key) if m["kind"] == DEPLOYMENT.kind]
-    scaled = scaling_owned(deps.autoscalers, namespace=key[0], pool=key[1], deployments=deployments, scaling=scaling)
+    ours = [m["metadata"]["name"] for m in deps.world.workloads(POOL, key)]
+    scaled = scaling_owned(deps.autoscalers, namespace=key[0], pool=key[1], workloads=ours, scaling=scaling)
     return tuple(fact for fact in (scaled, conflict_of(deps, POOL, key)) if fact is not None)
 
 
@@ -201,10 +205,10 @@ async def _nodes(deps: Deps, key: Key, view: _NodesView) -> Fact:
 
 
 def _seen(deps: Deps, key: Key, uid: str) -> tuple[PoolReplicas, Observation]:
-    deployments = [m for m in deps.world.children(POOL, key) if m["kind"] == DEPLOYMENT.kind and is_owned(m, uid)]
+    owned = [m for m in deps.world.workloads(POOL, key) if is_owned(m, uid)]
     pods = deps.world.pods(POOL, key)
-    replicas = pool_replicas(deployments, pods, wanted=deps.wanted.get(key, ""))
-    return replicas, observe_pool(replicas, deployments, pods)
+    replicas = pool_replicas(owned, pods, wanted=deps.wanted.get(key, ""))
+    return replicas, observe_pool(replicas, owned, pods)
 
 
 def _result(problem: Problem | None) -> Result:

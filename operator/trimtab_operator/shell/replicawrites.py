@@ -1,4 +1,4 @@
-"""One write of the writer of replicas: a Deployment's number, a pod's cordon, what is remembered of a revision."""
+"""One write of the writer of replicas: a workload's number, a pod's cordon, what is remembered of a revision."""
 
 import logging
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from trimtab_operator.core import names
 from trimtab_operator.core.conditions import timestamp
-from trimtab_operator.core.kinds import DEPLOYMENT, POD, Kind
+from trimtab_operator.core.kinds import BY_NAME, POD, Kind
 from trimtab_operator.core.resize import CUT_OFF_GRACE_SECONDS, Cordon, CutOff, Mark, Scale, Write
 from trimtab_operator.shell.children import replicas_body
 from trimtab_operator.shell.deps import Deps
@@ -16,18 +16,22 @@ logger = logging.getLogger(__name__)
 Manifest = dict[str, Any]
 
 
-async def write_one(deps: Deps, namespace: str, deployments: Mapping[str, Mapping[str, Any]], write: Write) -> None:
+async def write_one(deps: Deps, namespace: str, workloads: Mapping[str, Mapping[str, Any]], write: Write) -> None:
     """Write; what the API server says against it is the caller's to judge."""
     match write:
         case Scale():
-            await _scale(deps, deployments[write.deployment], write)
+            await _scale(deps, workloads[write.workload], write)
         case Mark():
-            body = _identified(DEPLOYMENT, deployments[write.deployment]["metadata"])
-            body["metadata"]["annotations"] = _remembered(write)
+            live = workloads[write.workload]
+            body = _identified(BY_NAME[live["kind"]], live["metadata"])
+            body["metadata"] |= _remembered(write)
             await deps.cluster.apply(body, manager=names.ROLLOUT_MANAGER)
             if write.failed:
-                logger.warning("%s in %s is given up: %s", write.deployment, namespace, write.failed)
+                logger.warning("%s in %s is given up: %s", write.workload, namespace, write.failed)
         case Cordon():
+            # The leader last: the drain begins with it.
+            for name, uid in write.pod.workers:
+                await deps.cluster.apply(_marked(namespace, name, uid, on=write.on), manager=names.DRAIN_MANAGER)
             meta = {"name": write.pod.name, "namespace": namespace, "uid": write.pod.uid}
             await deps.cluster.apply(_cordon(meta, write, deps.clock()), manager=names.DRAIN_MANAGER)
             logger.info("%s in %s %s", write.pod.name, namespace, "drains" if write.on else "serves again")
@@ -38,11 +42,11 @@ async def write_one(deps: Deps, namespace: str, deployments: Mapping[str, Mappin
             )
 
 
-async def _scale(deps: Deps, deployment: Mapping[str, Any], write: Scale) -> None:
-    meta = deployment["metadata"]
-    await deps.cluster.apply(replicas_body(deployment, write.replicas, write.balance), manager=names.REPLICAS_MANAGER)
-    if deployment["spec"]["replicas"] != write.replicas:
-        before = deployment["spec"]["replicas"]
+async def _scale(deps: Deps, workload: Mapping[str, Any], write: Scale) -> None:
+    meta = workload["metadata"]
+    await deps.cluster.apply(replicas_body(workload, write.replicas, write.balance), manager=names.REPLICAS_MANAGER)
+    if workload["spec"]["replicas"] != write.replicas:
+        before = workload["spec"]["replicas"]
         logger.info("%s in %s: replicas %s to %s", meta["name"], meta["namespace"], before, write.replicas)
 
 
@@ -51,11 +55,21 @@ def _identified(kind: Kind, meta: Mapping[str, Any]) -> Manifest:
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": identity}
 
 
-def _remembered(mark: Mark) -> dict[str, str]:
+def _remembered(mark: Mark) -> Manifest:
+    """Annotations; with nothing to remember there is no empty map of them, which would be owned too."""
     told = {names.FAILED_ANNOTATION: mark.failed} if mark.failed else {}
     if mark.proven_at is not None:
         told[names.PROVEN_ANNOTATION] = timestamp(mark.proven_at)
-    return told
+    if mark.starts_since is not None:
+        told[names.STARTING_ANNOTATION] = timestamp(mark.starts_since)
+    return {"annotations": told} if told else {}
+
+
+def _marked(namespace: str, name: str, uid: str, *, on: bool) -> Manifest:
+    """No Service leads to a worker; the label says to people that its replica drains."""
+    body = _identified(POD, {"name": name, "namespace": namespace, "uid": uid})
+    labels = {"labels": {names.SERVING_LABEL: names.NOT_SERVING}} if on else {}
+    return {**body, "metadata": {**body["metadata"], **labels}}
 
 
 def _cordon(meta: Manifest, write: Cordon, now: float) -> Manifest:

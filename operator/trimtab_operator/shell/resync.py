@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from trimtab_operator.core import names
 from trimtab_operator.core.kinds import POLICY, POOL, Kind
+from trimtab_operator.shell import groups
 from trimtab_operator.shell.cluster import Cluster, ClusterError
 from trimtab_operator.shell.deps import Deps
 from trimtab_operator.shell.health import Health
@@ -72,6 +73,10 @@ async def run_resync(deps: Deps, health: Health, namespaces: Sequence[str | None
     while True:
         # An API server that is away for some rounds costs the lease first.
         health.beat("resync", promised_seconds=3 * every_seconds + 120)
+        try:
+            await groups.look(deps, namespaces)
+        except ClusterError as error:
+            logger.warning("LeaderWorkerSets were not listed: %s", error)
         await asyncio.sleep(every_seconds)
         try:
             deaf = await check_watches(deps.cluster, deps.world, namespaces)

@@ -1,10 +1,13 @@
-"""What the watches know: a read-only view of the indices, so that a pass over an object makes no list call."""
+"""What the watches know: a read-only view of the indices, so that a pass over an object makes no list call.
 
-from collections.abc import Collection, Iterator, Mapping
+Beside them, what was listed of LeaderWorkerSets (groups.py).
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from trimtab_operator.core import names
-from trimtab_operator.core.kinds import CHILDREN, DEPLOYMENT, POD, POLICY, POOL, Kind
+from trimtab_operator.core.kinds import CHILDREN, LEADER_WORKER_SET, POD, POLICY, POOL, WORKLOADS, Kind
 
 Manifest = Mapping[str, Any]
 #: Namespace and name of one of our resources.
@@ -22,6 +25,9 @@ class World:
 
     def __init__(self, indices: dict[str, Index]) -> None:
         self.indices = indices
+        self.groups: dict[ChildKey, list[Manifest]] | None = None
+        """LeaderWorkerSets by their owner; None until all were listed once."""
+        self._early: dict[ChildKey, list[Manifest]] = {}
 
     def one(self, kind: Kind, key: Key) -> Manifest | None:
         """Our resource of that key."""
@@ -34,11 +40,15 @@ class World:
 
     def children(self, owner: Kind, key: Key) -> list[Manifest]:
         """Objects that carry the owner's label; whose they are, ownership.py says."""
-        return [m for kind in CHILDREN for m in self._by_owner(kind, owner, key)]
+        return [m for kind in (*CHILDREN, LEADER_WORKER_SET) for m in self._by_owner(kind, owner, key)]
 
-    def deployment(self, owner: Kind, key: Key, name: str) -> Manifest | None:
-        """The owner's Deployment of that name."""
-        return next((m for m in self._by_owner(DEPLOYMENT, owner, key) if m["metadata"]["name"] == name), None)
+    def workloads(self, owner: Kind, key: Key) -> list[Manifest]:
+        """Deployments and LeaderWorkerSets that carry the owner's label."""
+        return [m for kind in WORKLOADS for m in self._by_owner(kind, owner, key)]
+
+    def workload(self, owner: Kind, key: Key, name: str) -> Manifest | None:
+        """The owner's Deployment or LeaderWorkerSet of that name."""
+        return next((m for m in self.workloads(owner, key) if m["metadata"]["name"] == name), None)
 
     def pods(self, owner: Kind, key: Key) -> list[Manifest]:
         """Pods that carry the owner's label."""
@@ -49,9 +59,17 @@ class World:
         metas = (m["metadata"] for values in self.indices[kind.kind].values() for m in values)
         return {meta["uid"]: meta["resourceVersion"] for meta in metas}
 
+    def know_groups(self, key: ChildKey, found: Iterable[Manifest]) -> None:
+        """LeaderWorkerSets are not watched: these were listed for an owner."""
+        self._known_groups()[key] = list(found)
+
+    def _known_groups(self) -> dict[ChildKey, list[Manifest]]:
+        return self._early if self.groups is None else self.groups
+
     def _by_owner(self, kind: Kind, owner: Kind, key: Key) -> Iterator[Manifest]:
         child_key = (key[0], _LABELS[owner.kind], names.label_value(key[1]))
-        yield from self.indices[kind.kind].get(child_key, ())
+        index: Index = self.indices[kind.kind] if kind != LEADER_WORKER_SET else self._known_groups()
+        yield from index.get(child_key, ())
 
 
 def child_key(meta: Mapping[str, Any]) -> ChildKey | None:

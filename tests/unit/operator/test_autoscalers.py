@@ -77,7 +77,7 @@ KEDAS_HPA = hpa("keda-hpa-by-queue", labels={"scaledobject.keda.sh/name": "by-qu
 )
 def test_the_condition_names_the_autoscaler(manifests: list[dict[str, Any]], said: tuple[str, str, str] | None):
     fact = scaling_owned(
-        read_autoscalers(manifests), namespace="default", pool="low", deployments=["low-engine"], scaling=False
+        read_autoscalers(manifests), namespace="default", pool="low", workloads=["low-engine"], scaling=False
     )
     if said is None:
         assert fact is None
@@ -90,7 +90,7 @@ def test_the_condition_names_the_autoscaler(manifests: list[dict[str, Any]], sai
 def test_a_mistaken_target_is_answered_with_the_right_one():
     wrong = hpa(target={"apiVersion": "apps/v1", "kind": "Deployment", "name": "low-engine"})
     fact = scaling_owned(
-        read_autoscalers([wrong]), namespace="default", pool="low", deployments=["low-engine"], scaling=False
+        read_autoscalers([wrong]), namespace="default", pool="low", workloads=["low-engine"], scaling=False
     )
     assert fact is not None
     assert fact.message.endswith(

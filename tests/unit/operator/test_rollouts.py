@@ -2,108 +2,22 @@
 
 import asyncio
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.controllers import Controllers
-from support.operatorparts import H100, Bench, FakeLoads
+from support.operatorparts import H100
+from support.stories import KEY, Story
 from trimtab_operator.core import names
 from trimtab_operator.core.conditions import timestamp
+from trimtab_operator.core.groups import is_member
 from trimtab_operator.core.kinds import CONFIG_MAP, POD, POOL, SERVICE
+from trimtab_operator.core.observe import is_ready
 from trimtab_operator.shell.cluster import ClusterError
-from trimtab_operator.shell.fleetport import KubernetesFleet
-from trimtab_operator.shell.reconcile import reconcile_policy, reconcile_pool
+from trimtab_operator.shell.reconcile import reconcile_policy
 
-KEY = ("default", "low")
 NEW = {"recipe": {"preset": "throughput"}}
-
-
-@dataclass
-class Story:
-    """One pool `low`, tended; time goes on by ticks."""
-
-    bench: Bench = field(default_factory=Bench)
-    loads: FakeLoads = field(default_factory=FakeLoads)
-
-    def __post_init__(self) -> None:
-        self.play = Controllers(self.bench)
-        self.fleet = KubernetesFleet(self.bench.deps, self.loads)
-
-    def tick(self, seconds: float = 10) -> bool:
-        """One pass of the pool's loop."""
-        self.bench.clock.now += seconds
-        asyncio.run(reconcile_pool(self.bench.refresh(), KEY))
-        return asyncio.run(self.fleet.tend(KEY)) if self.bench.refresh() else False
-
-    def run(self, ticks: int, *, idle: bool = True) -> None:
-        """Ticks, after each of which everything settles; `idle`: nothing is ever in flight."""
-        for _ in range(ticks):
-            if idle:
-                self.rest()
-            self.tick()
-            self.play.settle()
-
-    def rest(self) -> None:
-        """Every replica says that nothing is in flight."""
-        self.loads.readings = {p["metadata"]["name"]: 0 for p in self.play.pods()}
-
-    def wait_in_vain(self, ticks: int) -> None:
-        """Ticks in which replicas end and are made, and none becomes ready."""
-        for _ in range(ticks):
-            self.rest()
-            self.tick()
-            self.play.reconcile()
-            self.play.finish()
-
-    def started(self, replicas: int = 2, budget: int | None = None, **pool: Any) -> "Story":
-        """The pool runs at rest; with a budget, in a policy of mode DryRun."""
-        self.bench.add_pool(spec__replicas=replicas, **pool)
-        if budget is not None:
-            rebalance = {"mode": "DryRun", "gpuBudget": [{"accelerator": H100, "gpus": budget}]}
-            tiers = [{"name": "low", "poolRef": {"name": "low"}}]
-            self.bench.add_policy(spec__tiers=tiers, spec__rebalance=rebalance)
-            self.tick()
-            self.scale(replicas)
-        self.run(4)
-        assert self.serving() == replicas
-        return self
-
-    def scale(self, replicas: int) -> None:
-        """The rebalancer asks for a number."""
-        port = self.fleet.of(("default", "chat"))
-
-        async def both() -> None:
-            assert await port.observe("default/chat") is not None
-            await port.set_replicas("default/low", replicas)
-
-        self.bench.refresh()
-        asyncio.run(both())
-
-    def edit(self, spec: dict[str, Any]) -> None:
-        self.bench.cluster.change(POOL, "low", {"spec": spec})
-
-    def serving(self) -> int:
-        """Ready pods that the pool's Service leads to."""
-        pods = [p for p in self.play.pods() if "deletionTimestamp" not in p["metadata"]]
-        leads = [p for p in pods if p["metadata"]["labels"][names.SERVING_LABEL] == names.SERVING]
-        return sum(map(_is_ready, leads))
-
-    def asked(self) -> list[int]:
-        """Replicas by revision, oldest first."""
-        return [d["spec"]["replicas"] for d in self.play.deployments()]
-
-    def status(self) -> dict[str, Any]:
-        return dict(self.bench.cluster.one(POOL, "low")["status"])
-
-    def reason(self, kind: str) -> tuple[str, str]:
-        return self.bench.conditions(POOL, "low")[kind]
-
-    def cordoned(self) -> list[str]:
-        pods = self.play.pods()
-        return [p["metadata"]["name"] for p in pods if p["metadata"]["labels"][names.SERVING_LABEL] == "false"]
 
 
 def test_without_a_spare_gpu_one_replica_after_another_is_replaced():
@@ -158,17 +72,13 @@ def test_a_surge_that_finds_no_node_gives_way_to_a_drain():
     story.tick()
     story.tick()
     story.play.reconcile()
-    (new,) = [p["metadata"]["name"] for p in story.play.pods() if not _is_ready(p)]
+    (new,) = [p["metadata"]["name"] for p in story.play.pods() if not is_ready(p)]
     pending = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": _now(story)}
     story.bench.cluster.change(POD, new, {"status": {"conditions": [pending]}})
     story.tick(20)
     assert story.cordoned() == [], "nodes may come"
     story.tick(20)
     assert len(story.cordoned()) == 1, "the old replica makes room"
-
-
-def _is_ready(pod: dict[str, Any]) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
 
 
 def _now(story: Story) -> str:
@@ -212,7 +122,7 @@ def test_time_in_a_queue_is_no_reason_to_go_back():
     for _ in range(6):
         story.wait_in_vain(1)
         for pod in story.play.pods():
-            if not _is_ready(pod):
+            if not is_ready(pod):
                 gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
                 story.bench.cluster.change(POD, pod["metadata"]["name"], {"status": {"conditions": [gated]}})
     for _ in range(20):
@@ -408,34 +318,45 @@ class TestDrains:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.data(), st.integers(1, 3), st.integers(0, 2), st.booleans())
+@given(st.data(), st.integers(1, 3), st.integers(0, 4), st.booleans(), st.sampled_from([1, 2]))
 def test_no_interleaving_passes_the_budget_and_all_of_them_end_well(
-    data: st.DataObject, replicas: int, spare: int, claimed: bool
+    data: st.DataObject, replicas: int, spare: int, claimed: bool, gpus: int
 ):
-    budget = replicas + (spare if claimed else 0)
-    story = Story().started(replicas, budget=budget if claimed else None)
-    presets = ["throughput", "interactive", "balanced", "reasoning"]
+    """A replica of two GPUs is on one node or on two, and may go from the one to the other."""
+    budget = replicas * gpus + (spare if claimed else 0)
+    accelerator = {"name": H100, "count": gpus, "nodes": gpus}
+    story = Story().started(replicas, budget if claimed else None, spec__accelerator=accelerator)
     for _ in range(data.draw(st.integers(5, 40))):
-        match data.draw(
-            st.sampled_from(["edit", "tick", "tick", "tick", "reconcile", "start", "finish", "idle", "restart"])
-        ):
-            case "edit":
-                story.edit({"recipe": {"preset": data.draw(st.sampled_from(presets))}})
-            case "tick":
-                story.tick(data.draw(st.sampled_from([1, 10])))
-            case "reconcile":
-                story.play.reconcile()
-            case "start":
-                story.play.start(data.draw(st.integers(1, 2)))
-            case "finish":
-                story.play.finish(data.draw(st.integers(1, 2)))
-            case "idle":
-                story.loads.readings = {p["metadata"]["name"]: data.draw(st.integers(0, 1)) for p in story.play.pods()}
-            case "restart":
-                story.bench.deps.wanted.clear()
-        assert len(story.play.pods()) <= budget
-    story.run(40)
+        _happens(story, data, gpus)
+        assert story.gpus() <= budget
+    story.run(60)
     assert story.serving() == replicas
-    assert len(story.play.pods()) == replicas
+    assert story.gpus() == replicas * gpus
     assert sum(story.asked()) == replicas
     assert story.reason("RolledOut") == ("True", "UpToDate")
+
+
+def _happens(story: Story, data: st.DataObject, most_nodes: int) -> None:
+    what = ["edit", "tick", "tick", "tick", "reconcile", "start", "finish", "idle", "restart", "lose"]
+    match data.draw(st.sampled_from(what)):
+        case "edit":
+            preset = data.draw(st.sampled_from(["throughput", "interactive", "balanced", "reasoning"]))
+            nodes = data.draw(st.integers(1, most_nodes))
+            story.edit({"recipe": {"preset": preset}, "accelerator": {"nodes": nodes}})
+        case "tick":
+            story.tick(data.draw(st.sampled_from([1, 10])))
+        case "reconcile":
+            story.play.reconcile()
+        case "start":
+            story.play.start(data.draw(st.integers(1, 4)))
+        case "finish":
+            story.play.finish(data.draw(st.integers(1, 4)))
+        case "idle":
+            story.loads.readings = {p["metadata"]["name"]: data.draw(st.integers(0, 1)) for p in story.play.pods()}
+        case "restart":
+            story.bench.deps.wanted.clear()
+        case "lose":
+            # A Deployment would replace it at once; a group is made anew when it is gone.
+            lost = [p["metadata"]["name"] for p in story.play.pods() if is_member(p["metadata"])]
+            if lost:
+                story.play.end(data.draw(st.sampled_from(lost)))

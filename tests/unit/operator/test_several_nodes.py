@@ -10,7 +10,7 @@ from support.operatorparts import H100, Bench
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_operator.core import gpuclaim, names, nodepools, workloads
 from trimtab_operator.core.engineargs import refused_args
-from trimtab_operator.core.kinds import POOL
+from trimtab_operator.core.kinds import LEADER_WORKER_SET, POOL
 from trimtab_operator.core.recipe import replica_for, resolve
 from trimtab_operator.shell.reconcile import reconcile_pool
 
@@ -145,6 +145,7 @@ def test_another_topology_is_another_revision():
 
 def test_without_leader_worker_sets_nothing_is_made():
     bench = Bench()
+    bench.cluster.not_served.add(LEADER_WORKER_SET)
     bench.add_pool("wide", spec__accelerator={"name": H100, "count": 16, "nodes": 2})
     asyncio.run(reconcile_pool(bench.refresh(), ("default", "wide")))
     assert {kind for _, kind, _ in bench.cluster.writes()} == {POOL.kind}

@@ -1,0 +1,259 @@
+"""Replicas on several nodes on a real API server: made, scaled within the budget, rolled out, drained and deleted."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from story.gpuwatch import GpuWatch
+from support.groupcontroller import GroupController
+from support.manifests import policy_manifest, pool_manifest, shape, tier
+from support.operatorprocess import OperatorProcess, grant, revoke
+from testcluster.cluster import CRDS, Cluster
+from testcluster.processes import wait_until
+from trimtab_crds.manifests import definitions
+from trimtab_operator.core import groups
+
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(600)]
+
+NAMESPACE = "operator-groups"
+H100 = "nvidia-h100-80gb"
+TWO_NODES = {"name": H100, "count": 2, "nodes": 2}
+ROOT = Path(__file__).resolve().parents[2]
+#: A folder with CRDs of other projects, named GROUP_PLURAL.yaml.
+FOLDER = Path(os.environ.get("TRIMTAB_TEST_CRDS", ROOT.parent / "shared" / "data" / "crds"))
+FILE = FOLDER / "leaderworkerset.x-k8s.io_leaderworkersets.yaml"
+ENVIRONMENT = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_WATCH_NAMESPACES": NAMESPACE}
+_ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+#: The fields that we write, where the project's own definition is not at hand.
+MINIMAL = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "leaderworkersets.leaderworkerset.x-k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
+    },
+    "spec": {
+        "group": "leaderworkerset.x-k8s.io",
+        "scope": "Namespaced",
+        "names": {"kind": "LeaderWorkerSet", "plural": "leaderworkersets", "singular": "leaderworkerset"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "required": ["leaderWorkerTemplate"],
+                                "properties": {
+                                    "replicas": {"type": "integer", "default": 1},
+                                    "startupPolicy": {"type": "string", "enum": ["LeaderCreated", "LeaderReady"]},
+                                    "rolloutStrategy": _ANYTHING,
+                                    "leaderWorkerTemplate": {
+                                        "type": "object",
+                                        "required": ["workerTemplate"],
+                                        "properties": {
+                                            "size": {"type": "integer", "default": 1},
+                                            "restartPolicy": {"type": "string"},
+                                            "leaderTemplate": _ANYTHING,
+                                            "workerTemplate": _ANYTHING,
+                                        },
+                                    },
+                                },
+                            },
+                            "status": _ANYTHING,
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(api_server: Cluster) -> Iterator[Path]:
+    api_server.install_crds(definitions().values())
+    nodes = api_server.fake_nodes(2, prefix="groups", gpus=8, labels={"suite": "groups"})
+    yield grant(api_server, NAMESPACE)
+    revoke(api_server, NAMESPACE)
+    for node in nodes:
+        api_server.remove_node(node)
+
+
+@pytest.fixture(autouse=True)
+def _clean(api_server: Cluster, kubeconfig: Path) -> Iterator[None]:
+    yield
+    clean(api_server)
+
+
+@pytest.fixture
+def operator(kubeconfig: Path, tmp_path: Path) -> Iterator[OperatorProcess]:
+    with OperatorProcess(kubeconfig, tmp_path / "log", "only", ENVIRONMENT) as running:
+        yield running
+
+
+def clean(cluster: Cluster) -> None:
+    """No pool, and nothing of one: without the definition the garbage collector would not know whose pods they are."""
+    cluster.kubectl("delete", "tpolicy,tpool", "--all", "-n", NAMESPACE, "--wait=false")
+    finalizers = {"metadata": {"finalizers": None}}
+    for plural in ("routingpolicies", "inferencepools"):
+        path = f"/apis/trimtab.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}"
+        for item in cluster.api.get(path)["items"]:
+            cluster.api.merge(f"{path}/{item['metadata']['name']}", finalizers)
+    path = f"/apis/leaderworkerset.x-k8s.io/v1/namespaces/{NAMESPACE}/leaderworkersets"
+    wait_until("no LeaderWorkerSet", lambda: not cluster.api.exists(path) or not cluster.api.get(path)["items"], 120)
+    cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--wait=false")
+    wait_until("no pods", lambda: not pods(cluster), 120)
+
+
+@pytest.fixture(scope="module")
+def definition() -> dict[str, Any]:
+    if not FILE.exists():
+        return MINIMAL
+    published: dict[str, Any] = yaml.safe_load(FILE.read_text())
+    return published
+
+
+@pytest.fixture
+def served(api_server: Cluster, definition: dict[str, Any]) -> Iterator[None]:
+    api_server.install_crds([definition])
+    yield
+    clean(api_server)
+    path = f"{CRDS}/{definition['metadata']['name']}"
+    api_server.api.delete(path)
+    wait_until("no definition", lambda: not api_server.api.exists(path), 60)
+
+
+@pytest.fixture
+def controller(api_server: Cluster, kubeconfig: Path, served: None) -> Iterator[GroupController]:
+    with GroupController(api_server, NAMESPACE) as running:
+        yield running
+
+
+def pods(cluster: Cluster) -> list[dict[str, Any]]:
+    selector = "labelSelector=app.kubernetes.io/component%3Dengine"
+    items: list[dict[str, Any]] = cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}")["items"]
+    return items
+
+
+def pool(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "metadata__namespace": NAMESPACE,
+        "spec__accelerator": TWO_NODES,
+        "spec__model__shape": shape(),
+        "spec__nodes": {"selector": {"suite": "groups"}},
+        # Pods of kwok have no engine that could say that it is idle.
+        "spec__drain": {"deadlineSeconds": 2},
+    }
+    return pool_manifest(**plain | changes)
+
+
+def policy(gpus: int, mode: str = "DryRun") -> dict[str, Any]:
+    rebalance = {
+        "mode": mode,
+        "gpuBudget": [{"accelerator": H100, "gpus": gpus}],
+        "prometheus": {"url": "http://127.0.0.1:1"},
+        "intervalSeconds": 1,
+    }
+    return policy_manifest(metadata__namespace=NAMESPACE, spec__tiers=[tier("low")], spec__rebalance=rebalance)
+
+
+def edit(cluster: Cluster, spec: dict[str, Any]) -> None:
+    cluster.api.merge(f"/apis/trimtab.dev/v1alpha1/namespaces/{NAMESPACE}/inferencepools/low", {"spec": spec})
+
+
+def status(cluster: Cluster) -> dict[str, Any]:
+    return dict(cluster.get("tpool", "low", "-n", NAMESPACE).get("status", {}))
+
+
+def ready(cluster: Cluster, replicas: int) -> bool:
+    """The present spec is Ready and rolled out, with that many replicas and no other pods."""
+    found, generation = status(cluster), cluster.get("tpool", "low", "-n", NAMESPACE)["metadata"]["generation"]
+    conditions = {c["type"]: (c["status"], c["observedGeneration"]) for c in found.get("conditions", [])}
+    settled = all(conditions.get(kind) == ("True", generation) for kind in ("Ready", "RolledOut"))
+    counts = (found.get("readyReplicas"), found.get("drainingReplicas"), found.get("gpus"))
+    return settled and counts == (replicas, 0, 2 * replicas)
+
+
+def sets(cluster: Cluster) -> dict[str, int]:
+    items = cluster.get("leaderworkersets.leaderworkerset.x-k8s.io", "-n", NAMESPACE)["items"]
+    return {item["metadata"]["name"]: item["spec"]["replicas"] for item in items}
+
+
+def test_groups_live_roll_out_drain_and_end(
+    api_server: Cluster, operator: OperatorProcess, controller: GroupController
+):
+    with GpuWatch(api_server, NAMESPACE) as watch:
+        api_server.apply([policy(6), pool()])
+        wait_until("a group", lambda: ready(api_server, 1), 120)
+        (name,) = sets(api_server)
+        made = api_server.get("leaderworkersets.leaderworkerset.x-k8s.io", name, "-n", NAMESPACE)["spec"]
+        assert made["leaderWorkerTemplate"]["size"] == 2
+        assert made["leaderWorkerTemplate"]["restartPolicy"] == "RecreateGroupOnPodRestart"
+        led = api_server.get("endpointslices", "-n", NAMESPACE, "-l", "kubernetes.io/service-name=low-engine")["items"]
+        targets = [endpoint["targetRef"]["name"] for item in led for endpoint in item.get("endpoints") or []]
+        assert targets == [f"{name}-0"], "the Service leads to the leader alone"
+        edit(api_server, {"recipe": {"preset": "throughput"}})
+        wait_until("the end of the roll-out", lambda: ready(api_server, 1), 180)
+        assert sets(api_server)[name] == 0
+        assert watch.is_alive
+    assert 2 < watch.peak <= 6, "a new group came first, within the budget"
+
+
+def test_a_policy_scales_groups_within_its_budget(
+    api_server: Cluster, operator: OperatorProcess, controller: GroupController
+):
+    """Without measurements it starts `replicas`, as far as the budget goes: two groups of two GPUs, not three."""
+    with GpuWatch(api_server, NAMESPACE) as watch:
+        scaling = {"minReplicas": 2, "maxReplicas": 3}
+        api_server.apply([policy(5, "Apply"), pool(spec__replicas=3, spec__scaling=scaling)])
+        wait_until("two groups", lambda: ready(api_server, 2), 120)
+        assert watch.is_alive
+    assert watch.peak == 4
+
+
+def test_the_last_group_drains_and_its_gpus_count_until_all_of_it_is_gone(
+    api_server: Cluster, operator: OperatorProcess, controller: GroupController
+):
+    api_server.apply([pool(spec__replicas=2, spec__drain={"deadlineSeconds": 15})])
+    wait_until("two groups", lambda: ready(api_server, 2), 120)
+    api_server.kubectl("scale", "tpool/low", "-n", NAMESPACE, "--replicas=1")
+
+    def drains() -> bool:
+        marked = [p for p in pods(api_server) if p["metadata"]["labels"].get("trimtab.dev/serving") == "false"]
+        return {groups.index_of(pod) for pod in marked} == {1} and len(marked) == 2
+
+    wait_until("a drain of the whole last group", drains, 60)
+    assert status(api_server)["gpus"] == 4
+    wait_until("one group", lambda: ready(api_server, 1), 120)
+    assert [groups.index_of(pod) for pod in pods(api_server)] == [0, 0]
+    api_server.kubectl("delete", "tpool", "low", "-n", NAMESPACE, "--timeout=60s")
+    wait_until("no LeaderWorkerSet", lambda: not sets(api_server), 120)
+
+
+def test_an_api_that_is_not_served_is_named_until_it_comes(
+    api_server: Cluster, operator: OperatorProcess, definition: dict[str, Any], request: pytest.FixtureRequest
+):
+    path = f"{CRDS}/{definition['metadata']['name']}"
+    assert not api_server.api.exists(path)
+    api_server.apply([pool()])
+
+    def named() -> bool:
+        conditions = status(api_server).get("conditions", [])
+        return ("Ready", "GroupsApiMissing") in {(c["type"], c["reason"]) for c in conditions}
+
+    wait_until("the condition", named, 60)
+    kinds = "deployments,services,poddisruptionbudgets,networkpolicies,pods"
+    assert not api_server.get(kinds, "-n", NAMESPACE, "-l", "trimtab.dev/pool=low")["items"]
+    request.getfixturevalue("served")
+    with GroupController(api_server, NAMESPACE):
+        wait_until("a replica", lambda: ready(api_server, 1), 180)
