@@ -190,6 +190,22 @@ def leader(story: Story, index: int) -> str:
     return str(members(story, index)[0]["metadata"]["name"])
 
 
+def test_a_surge_takes_back_what_drained_and_has_not_begun_to_end():
+    """The controller is slow: without their marks' end the pods would be asked for again, and never serve."""
+    story = started(1, budget=6)
+    story.edit(NEW)
+    while story.asked() != [0, 1]:
+        story.play.settle()
+        story.rest()
+        story.tick()
+    assert story.cordoned()
+    story.edit({"recipe": {"preset": "balanced"}})
+    story.tick()
+    assert story.cordoned() == []
+    story.run(8)
+    assert (story.asked(), story.serving()) == ([1, 0], 1)
+
+
 def test_a_group_that_loses_a_pod_is_made_anew_within_the_budget():
     story = started(2, budget=4)
     story.play.end(members(story, 0)[1]["metadata"]["name"])

@@ -327,7 +327,7 @@ def test_no_interleaving_passes_the_budget_and_all_of_them_end_well(
     accelerator = {"name": H100, "count": gpus, "nodes": gpus}
     story = Story().started(replicas, budget if claimed else None, spec__accelerator=accelerator)
     for _ in range(data.draw(st.integers(5, 40))):
-        _happens(story, data, gpus)
+        _happens(story, data, gpus, loses=not claimed)
         assert story.gpus() <= budget
     story.run(60)
     assert story.serving() == replicas
@@ -336,9 +336,10 @@ def test_no_interleaving_passes_the_budget_and_all_of_them_end_well(
     assert story.reason("RolledOut") == ("True", "UpToDate")
 
 
-def _happens(story: Story, data: st.DataObject, most_nodes: int) -> None:
-    what = ["edit", "tick", "tick", "tick", "reconcile", "start", "finish", "idle", "restart", "lose"]
-    match data.draw(st.sampled_from(what)):
+def _happens(story: Story, data: st.DataObject, most_nodes: int, *, loses: bool) -> None:
+    """A group that drained and is lost serves again; only a number to follow takes it away once more, hence `loses`."""
+    what = ["edit", "tick", "tick", "tick", "reconcile", "start", "finish", "idle", "restart"]
+    match data.draw(st.sampled_from([*what, "lose"] if loses else what)):
         case "edit":
             preset = data.draw(st.sampled_from(["throughput", "interactive", "balanced", "reasoning"]))
             nodes = data.draw(st.integers(1, most_nodes))
