@@ -64,6 +64,12 @@ def nodes(pool: InferencePool, chosen: Choices, _gpu: Accelerator) -> Iterator[s
     gpus, parallel = pool.spec.accelerator, chosen.parallel
     if gpus.nodes == 1:
         return
+    if pool.spec.recipe.disaggregation:
+        yield (
+            f"recipe.disaggregation beside accelerator.nodes {gpus.nodes} is not served: caches are fetched by one "
+            "address and without pipeline stages; set accelerator.nodes to 1 "
+            "(source: vLLM, distributed/kv_transfer/kv_connector/v1/nixl/base_worker.py)"
+        )
     per_rank = gpus.count // parallel.data
     if gpus.gpus_per_node % per_rank and per_rank % gpus.gpus_per_node:
         yield (

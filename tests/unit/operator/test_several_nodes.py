@@ -68,6 +68,11 @@ def test_ranks_and_nodes_fit_into_each_other(count: int, nodes: int, data: int, 
         )
 
 
+def test_caches_are_not_fetched_from_several_nodes():
+    answer = resolve(wide(spec__recipe={"disaggregation": {"role": "Decode"}}))
+    assert any(r.startswith("recipe.disaggregation beside accelerator.nodes 2 is not served") for r in answer.reasons)
+
+
 @pytest.mark.parametrize("arg", ["--nnodes=2", "-n", "-n=2"])
 def test_the_number_of_nodes_is_a_field(arg: str):
     (sentence,) = refused_args([arg])
