@@ -17,7 +17,7 @@ from testcluster.processes import wait_until
 from trimtab_crds.manifests import definitions
 from trimtab_operator.core import groups
 
-pytestmark = [pytest.mark.contract, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(900)]
 
 NAMESPACE = "operator-groups"
 H100 = "nvidia-h100-80gb"
@@ -110,9 +110,11 @@ def clean(cluster: Cluster) -> None:
         for item in cluster.api.get(path)["items"]:
             cluster.api.merge(f"{path}/{item['metadata']['name']}", finalizers)
     path = f"/apis/leaderworkerset.x-k8s.io/v1/namespaces/{NAMESPACE}/leaderworkersets"
-    wait_until("no LeaderWorkerSet", lambda: not cluster.api.exists(path) or not cluster.api.get(path)["items"], 120)
+    for item in cluster.api.get(path)["items"] if cluster.api.exists(path) else ():
+        cluster.api.delete(f"{path}/{item['metadata']['name']}")
+    wait_until("no LeaderWorkerSet", lambda: not cluster.api.exists(path) or not cluster.api.get(path)["items"], 240)
     cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--wait=false")
-    wait_until("no pods", lambda: not pods(cluster), 120)
+    wait_until("no pods", lambda: not pods(cluster), 240)
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +125,15 @@ def definition() -> dict[str, Any]:
     return published
 
 
-@pytest.fixture
-def served(api_server: Cluster, definition: dict[str, Any]) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def served(api_server: Cluster, kubeconfig: Path, definition: dict[str, Any]) -> Iterator[None]:
+    """From the first test that asks for it on: the garbage collector needs its time to know a new definition."""
     api_server.install_crds([definition])
     yield
     clean(api_server)
     path = f"{CRDS}/{definition['metadata']['name']}"
     api_server.api.delete(path)
-    wait_until("no definition", lambda: not api_server.api.exists(path), 60)
+    wait_until("no definition", lambda: not api_server.api.exists(path), 120)
 
 
 @pytest.fixture
@@ -189,12 +192,31 @@ def sets(cluster: Cluster) -> dict[str, int]:
     return {item["metadata"]["name"]: item["spec"]["replicas"] for item in items}
 
 
+def test_an_api_that_is_not_served_is_named_until_it_comes(
+    api_server: Cluster, operator: OperatorProcess, definition: dict[str, Any], request: pytest.FixtureRequest
+):
+    path = f"{CRDS}/{definition['metadata']['name']}"
+    assert not api_server.api.exists(path)
+    api_server.apply([pool()])
+
+    def named() -> bool:
+        conditions = status(api_server).get("conditions", [])
+        return ("Ready", "GroupsApiMissing") in {(c["type"], c["reason"]) for c in conditions}
+
+    wait_until("the condition", named, 120)
+    kinds = "deployments,services,poddisruptionbudgets,networkpolicies,pods"
+    assert not api_server.get(kinds, "-n", NAMESPACE, "-l", "trimtab.dev/pool=low")["items"]
+    request.getfixturevalue("served")
+    with GroupController(api_server, NAMESPACE):
+        wait_until("a replica", lambda: ready(api_server, 1), 300)
+
+
 def test_groups_live_roll_out_drain_and_end(
     api_server: Cluster, operator: OperatorProcess, controller: GroupController
 ):
     with GpuWatch(api_server, NAMESPACE) as watch:
         api_server.apply([policy(6), pool()])
-        wait_until("a group", lambda: ready(api_server, 1), 120)
+        wait_until("a group", lambda: ready(api_server, 1), 240)
         (name,) = sets(api_server)
         made = api_server.get("leaderworkersets.leaderworkerset.x-k8s.io", name, "-n", NAMESPACE)["spec"]
         assert made["leaderWorkerTemplate"]["size"] == 2
@@ -203,7 +225,7 @@ def test_groups_live_roll_out_drain_and_end(
         targets = [endpoint["targetRef"]["name"] for item in led for endpoint in item.get("endpoints") or []]
         assert targets == [f"{name}-0"], "the Service leads to the leader alone"
         edit(api_server, {"recipe": {"preset": "throughput"}})
-        wait_until("the end of the roll-out", lambda: ready(api_server, 1), 180)
+        wait_until("the end of the roll-out", lambda: ready(api_server, 1), 300)
         assert sets(api_server)[name] == 0
         assert watch.is_alive
     assert 2 < watch.peak <= 6, "a new group came first, within the budget"
@@ -216,7 +238,7 @@ def test_a_policy_scales_groups_within_its_budget(
     with GpuWatch(api_server, NAMESPACE) as watch:
         scaling = {"minReplicas": 2, "maxReplicas": 3}
         api_server.apply([policy(5, "Apply"), pool(spec__replicas=3, spec__scaling=scaling)])
-        wait_until("two groups", lambda: ready(api_server, 2), 120)
+        wait_until("two groups", lambda: ready(api_server, 2), 240)
         assert watch.is_alive
     assert watch.peak == 4
 
@@ -225,35 +247,16 @@ def test_the_last_group_drains_and_its_gpus_count_until_all_of_it_is_gone(
     api_server: Cluster, operator: OperatorProcess, controller: GroupController
 ):
     api_server.apply([pool(spec__replicas=2, spec__drain={"deadlineSeconds": 15})])
-    wait_until("two groups", lambda: ready(api_server, 2), 120)
+    wait_until("two groups", lambda: ready(api_server, 2), 240)
     api_server.kubectl("scale", "tpool/low", "-n", NAMESPACE, "--replicas=1")
 
     def drains() -> bool:
         marked = [p for p in pods(api_server) if p["metadata"]["labels"].get("trimtab.dev/serving") == "false"]
         return {groups.index_of(pod) for pod in marked} == {1} and len(marked) == 2
 
-    wait_until("a drain of the whole last group", drains, 60)
+    wait_until("a drain of the whole last group", drains, 120)
     assert status(api_server)["gpus"] == 4
-    wait_until("one group", lambda: ready(api_server, 1), 120)
+    wait_until("one group", lambda: ready(api_server, 1), 240)
     assert [groups.index_of(pod) for pod in pods(api_server)] == [0, 0]
-    api_server.kubectl("delete", "tpool", "low", "-n", NAMESPACE, "--timeout=60s")
-    wait_until("no LeaderWorkerSet", lambda: not sets(api_server), 120)
-
-
-def test_an_api_that_is_not_served_is_named_until_it_comes(
-    api_server: Cluster, operator: OperatorProcess, definition: dict[str, Any], request: pytest.FixtureRequest
-):
-    path = f"{CRDS}/{definition['metadata']['name']}"
-    assert not api_server.api.exists(path)
-    api_server.apply([pool()])
-
-    def named() -> bool:
-        conditions = status(api_server).get("conditions", [])
-        return ("Ready", "GroupsApiMissing") in {(c["type"], c["reason"]) for c in conditions}
-
-    wait_until("the condition", named, 60)
-    kinds = "deployments,services,poddisruptionbudgets,networkpolicies,pods"
-    assert not api_server.get(kinds, "-n", NAMESPACE, "-l", "trimtab.dev/pool=low")["items"]
-    request.getfixturevalue("served")
-    with GroupController(api_server, NAMESPACE):
-        wait_until("a replica", lambda: ready(api_server, 1), 180)
+    api_server.kubectl("delete", "tpool", "low", "-n", NAMESPACE, "--timeout=120s")
+    wait_until("no LeaderWorkerSet", lambda: not sets(api_server), 240)
