@@ -199,6 +199,8 @@ class ControlPlane:
             *self._aggregation(),
             f"--audit-policy-file={self.folder / 'audit-policy.json'}",
             f"--audit-log-path={self.audit_log}",
+            # Else it is rotated at 100 MB, and who counts requests would miss those before.
+            "--audit-log-maxsize=10000",
         ]
 
     def _aggregation(self) -> list[str]:
