@@ -104,6 +104,19 @@ class Story:
             if m["metadata"]["name"] != "kube-root-ca.crt"
         }
 
+    def rested(self) -> dict[str, Any]:
+        """The outcome, once it has not changed for a while: status follows what it tells of."""
+        seen: list[Any] = [self.outcome()]
+
+        def rests() -> bool:
+            time.sleep(4)
+            seen.append(self.outcome())
+            return bool(seen[-1] == seen[-2])
+
+        wait_until("rest", rests, 120)
+        found: dict[str, Any] = seen[-1]
+        return found
+
     def _settled(self, what: str, ready: dict[str, int]) -> None:
         def check() -> bool:
             assert self.operator.process.poll() is None, self.operator.log.read_text()[-4000:]
@@ -184,7 +197,7 @@ def test_faults_change_nothing_but_time(api_server: Cluster, fair: Path, foul: P
     with OperatorProcess(fair, tmp_path / "fair.log", "fair", environment(FAIR)) as operator:
         story = Story(api_server, FAIR, operator)
         story.tell()
-        expected = story.outcome()
+        expected = story.rested()
     with (
         FaultProxy(foul, seed=4, folder=tmp_path) as proxy,
         OperatorProcess(proxy.through, tmp_path / "foul.log", "foul", environment(FOUL)) as operator,
