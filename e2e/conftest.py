@@ -8,6 +8,8 @@ from testcluster.pytesting import limit_test_alone, provided, visible
 from testcluster.story import StoryCluster, story_cluster
 
 FIRST_FAILURE = pytest.StashKey[str]()
+#: Printed where the log of a run ends, which is the part that everybody sees.
+GLANCE = pytest.StashKey[str]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -18,7 +20,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if story is not None and report.failed and FIRST_FAILURE not in _module(item).stash:
         _module(item).stash[FIRST_FAILURE] = item.name
         report.sections.append(("the cluster", story.described()))
+        item.config.stash[GLANCE] = story.glance()
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if glance := config.stash.get(GLANCE, ""):
+        terminalreporter.section("the cluster when the story failed")
+        terminalreporter.write_line(glance)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

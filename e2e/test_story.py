@@ -86,12 +86,21 @@ class Story:
         """What somebody would look at first where a step failed."""
         logs = ["logs", "-n", SYSTEM, "-l", "app.kubernetes.io/name=trimtab", "--tail=80"]
         looks = [
-            ["get", "pods,deployments", "-A", "-o", "wide"],
+            ["get", "deployments", "-A"],
             ["get", "tpool,tpolicy", "-n", fleet.NAMESPACE, "-o", "yaml"],
             logs,
             [*logs, "--previous"],
         ]
         return "\n".join(self._said(*look) for look in looks)
+
+    def glance(self) -> str:
+        """The nodes, the pods and the last warnings: few enough lines for the end of a long log."""
+        looks = (
+            "get nodes",
+            "get pods -A -o wide",
+            "get events -A --field-selector type=Warning --sort-by .metadata.creationTimestamp",
+        )
+        return "\n".join("\n".join(self._said(*look.split()).splitlines()[-20:]) for look in looks)
 
     def _said(self, *argv: str) -> str:
         try:
@@ -226,7 +235,7 @@ def test_a_stream_stays_a_stream_and_thinks_within_its_budget(story: Story, sdk:
 
 def test_explain_names_the_plan_and_every_rejected_candidate(story: Story, router: str) -> None:
     body = {"model": "auto", "messages": [{"role": "user", "content": HARD[0]}]}
-    plan = httpx.post(f"{router}/v1/explain", json=body, timeout=30, trust_env=False).json()
+    plan = httpx.post(f"{router}/v1/explain", json=body, timeout=60, trust_env=False).json()
     assert (plan["tier"], plan["pool"], plan["strategy"]) == ("high", "high", "single")
     assert set(plan["budget"]) == {"thinking_tokens", "output_tokens", "samples", "seconds", "cost"}
     assert {c["tier"] for c in plan["candidates"]} == set(fleet.START)

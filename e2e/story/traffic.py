@@ -12,8 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import httpx2
 from openai import DefaultHttpxClient, OpenAI
 
+#: 0 + 0.5 + 1 + ... + 32 seconds.
+CONNECT_RETRIES = 8
 PROMPTS = json.loads((Path(__file__).parent / "prompts.json").read_text())
 
 
@@ -45,9 +48,14 @@ class Answer:
 
 @contextmanager
 def client(address: str) -> Iterator[OpenAI]:
-    """The SDK as a user has it, without the machine's proxy settings."""
+    """The SDK as a user has it, without the machine's proxy settings.
+
+    The SDK itself retries nothing, so that no error of the router is hidden. Connecting is tried again: a Service
+    refuses while its endpoint is taken out, as Kubernetes does where a machine froze for longer than its probes wait.
+    """
+    transport = httpx2.HTTPTransport(trust_env=False, retries=CONNECT_RETRIES)
     with (
-        DefaultHttpxClient(trust_env=False) as http,
+        DefaultHttpxClient(trust_env=False, transport=transport) as http,
         OpenAI(base_url=f"{address}/v1", api_key="unused", max_retries=0, timeout=120, http_client=http) as sdk,
     ):
         yield sdk
