@@ -1,7 +1,5 @@
 """The admin port: metrics and health. Never on the request path."""
 
-from collections.abc import Callable
-
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -13,21 +11,21 @@ from trimtab_router.shell.exposition import Sum
 from trimtab_router.shell.fleet import Fleet
 
 
-def admin_app(fleet: Fleet, now: Callable[[], float]) -> Starlette:
+def admin_app(fleet: Fleet) -> Starlette:
     """The application of the admin port."""
     registry, total = CollectorRegistry(auto_describe=False), Sum()
     registry.register(total)
 
     async def metrics(_: Request) -> Response:
-        fleet.summed(now(), total)
+        fleet.summed(total)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     async def healthz(_: Request) -> Response:
-        well = fleet.healthy(now()) or fleet.draining
+        well = fleet.healthy() or fleet.draining
         return PlainTextResponse("ok\n" if well else "no worker reports\n", 200 if well else 503)
 
     async def readyz(_: Request) -> Response:
-        why = fleet.why_not_ready(now())
+        why = fleet.why_not_ready()
         return PlainTextResponse(f"{why or 'ok'}\n", 503 if why else 200)
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])

@@ -17,14 +17,12 @@ import uvicorn
 
 from trimtab_router.shell import decisionlog
 from trimtab_router.shell.admin import admin_app
-from trimtab_router.shell.fleet import SILENT_SECONDS, Fleet
+from trimtab_router.shell.fleet import Fleet
 from trimtab_router.shell.options import Options
 
 SHORT_LIFE_SECONDS = 5.0
 MAX_SHORT_LIVES = 5
 """Workers that die at once, one after the other, before the router gives up."""
-START_SECONDS = 60.0
-"""A worker that has never reported may still be loading its model."""
 GRACE_SECONDS = 5.0
 MAX_REPORT_BYTES = 16 * 1024 * 1024
 _log = logging.getLogger(__name__)
@@ -66,7 +64,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
         config = uvicorn.Config(
-            admin_app(self._fleet, loop.time),
+            admin_app(self._fleet),
             lifespan="off",
             log_level="warning",
             access_log=False,
@@ -131,9 +129,9 @@ class Supervisor:
         arguments = ("-m", "trimtab_router.app", json.dumps(self._options.as_dict()))
         with theirs:
             process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=theirs.fileno())
-        pid, loop = process.pid, asyncio.get_running_loop()
+        pid = process.pid
         self._processes[pid] = process
-        self._fleet.started(pid, loop.time())
+        self._fleet.started(pid)
         if self._stop.is_set():
             process.terminate()
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_REPORT_BYTES)
@@ -147,10 +145,9 @@ class Supervisor:
         return process
 
     async def _listen(self, pid: int, reader: asyncio.StreamReader) -> None:
-        loop = asyncio.get_running_loop()
         while line := await reader.readline():
             try:
-                self._fleet.heard(pid, orjson.loads(line), loop.time())
+                self._fleet.heard(pid, orjson.loads(line))
             except orjson.JSONDecodeError:
                 _log.warning("worker %d: a report was cut", pid)
 
@@ -160,15 +157,13 @@ class Supervisor:
         stopping_at: float | None = None
         while True:
             await asyncio.sleep(1)
-            now = loop.time()
             if self._stop.is_set() and stopping_at is None:
-                stopping_at = now
-            late = stopping_at is not None and now - stopping_at > self._options.drain_seconds + GRACE_SECONDS
-            for pid, seen in list(self._fleet.workers.items()):
-                patience = START_SECONDS if seen.report is None else 2 * SILENT_SECONDS
-                if late or now - seen.heard_at > patience:
-                    _log.error("worker %d does not answer; killing it", pid)
-                    self._processes[pid].kill()
+                stopping_at = loop.time()
+            late = stopping_at is not None and loop.time() - stopping_at > self._options.drain_seconds + GRACE_SECONDS
+            hung = self._fleet.tick()
+            for pid in list(self._fleet.workers) if late else hung:
+                _log.error("worker %d does not answer; killing it", pid)
+                self._processes[pid].kill()
 
 
 def reserve(option: str, host: str, port: int) -> socket.socket:

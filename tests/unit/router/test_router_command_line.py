@@ -75,7 +75,7 @@ def test_the_admin_port_says_what_the_fleet_says():
     fleet = Fleet(1)
 
     async def ask():
-        transport = httpx.ASGITransport(admin_app(fleet, lambda: 1.0))
+        transport = httpx.ASGITransport(admin_app(fleet))
         async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
             return [await client.get(path) for path in ("/healthz", "/readyz", "/metrics")]
 
@@ -84,7 +84,7 @@ def test_the_admin_port_says_what_the_fleet_says():
     assert "trimtab_router_workers 0.0" in metrics.text
     assert metrics.headers["content-type"].startswith("text/plain")
     report = {"configured": True, "policy": "a/b", "hash": "h", "pools": {}, "valid": True}
-    fleet.started(7, 0.0)
+    fleet.started(7)
     fleet.heard(
         7,
         {
@@ -97,7 +97,6 @@ def test_the_admin_port_says_what_the_fleet_says():
                 "prefills": [],
             },
         },
-        1.0,
     )
     health, ready, metrics = asyncio.run(ask())
     assert (health.text, ready.text) == ("ok\n", "ok\n")

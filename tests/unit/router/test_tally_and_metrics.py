@@ -5,7 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from trimtab_router.core.tally import Histogram, Tally, add, retired
 from trimtab_router.shell.exposition import Sum
-from trimtab_router.shell.fleet import SILENT_SECONDS, Fleet
+from trimtab_router.shell.fleet import HUNG_TICKS, SILENT_TICKS, START_TICKS, Fleet
 
 
 def tally(admitted=1, seconds=0.3):
@@ -34,10 +34,10 @@ def report(**changes):
     }
 
 
-def series(fleet, total=None, now=0.0):
+def series(fleet, total=None):
     total, registry = total or Sum(), CollectorRegistry(auto_describe=False)
     registry.register(total)
-    fleet.summed(now, total)
+    fleet.summed(total)
     families = text_string_to_metric_families(generate_latest(registry).decode())
     return {(s.name, *sorted(s.labels.items())): s.value for f in families for s in f.samples}
 
@@ -49,8 +49,8 @@ HIGH = (("policy", "ns/p"), ("tier", "high"))
 def fleet_of(*reports):
     fleet = Fleet(len(reports))
     for pid, shown in enumerate(reports):
-        fleet.started(pid, 0.0)
-        fleet.heard(pid, shown, 0.0)
+        fleet.started(pid)
+        fleet.heard(pid, shown)
     return fleet
 
 
@@ -116,28 +116,46 @@ def test_a_dead_worker_has_nothing_in_flight():
     assert (gone["tiers"]["low"]["inflight"], gone["tiers"]["low"]["admitted"]) == (0, 1)
 
 
+def ticks(fleet, count):
+    return [pid for _ in range(count) for pid in fleet.tick()]
+
+
 def test_readiness_says_why_not():
     fleet = Fleet(1)
-    assert fleet.why_not_ready(0.0) == "no worker reports"
-    fleet.started(7, 0.0)
-    fleet.heard(7, report(configured=False, problem="no such file"), 1.0)
-    assert fleet.why_not_ready(1.0) == "no valid configuration: no such file"
-    fleet.heard(7, report(), 2.0)
-    assert fleet.why_not_ready(2.0) == ""
-    assert fleet.why_not_ready(2.0 + SILENT_SECONDS) == "no worker reports"
+    assert fleet.why_not_ready() == "no worker reports"
+    fleet.started(7)
+    fleet.heard(7, report(configured=False, problem="no such file"))
+    assert fleet.why_not_ready() == "no valid configuration: no such file"
+    fleet.heard(7, report())
+    assert fleet.why_not_ready() == ""
+    ticks(fleet, SILENT_TICKS)
+    assert fleet.why_not_ready() == "no worker reports"
+    fleet.heard(7, report())
     fleet.draining = True
-    assert fleet.why_not_ready(2.0) == "draining"
+    assert fleet.why_not_ready() == "draining"
 
 
 def test_health_needs_one_worker_that_reports():
     fleet = fleet_of(report())
-    assert fleet.healthy(1.0)
-    assert not fleet.healthy(1.0 + SILENT_SECONDS)
+    ticks(fleet, SILENT_TICKS - 1)
+    assert fleet.healthy()
+    ticks(fleet, 1)
+    assert not fleet.healthy()
+
+
+def test_who_is_silent_hangs_and_who_loads_its_model_has_longer():
+    fleet = fleet_of(report())
+    fleet.started(8)
+    assert ticks(fleet, HUNG_TICKS) == []
+    assert fleet.tick() == [0]
+    fleet.heard(0, report())
+    assert ticks(fleet, START_TICKS - HUNG_TICKS - 1) == []
+    assert 8 in fleet.tick()
 
 
 def test_reports_of_unknown_workers_are_ignored():
     fleet = fleet_of(report())
-    fleet.heard(99, report(), 0.0)
+    fleet.heard(99, report())
     assert fleet.ended(99) is None
     assert series(fleet)["trimtab_router_workers",] == 1
 
