@@ -1,9 +1,8 @@
 """Replicas follow demand on a real API server, and the GPU budget holds at every instant, also over a killed leader."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -11,6 +10,7 @@ from story.gpuwatch import GpuWatch
 from support.fakeprometheus import FakePrometheus, serving
 from support.manifests import policy_manifest, pool_manifest, shape
 from support.operatorprocess import OperatorProcess, grant, revoke
+from support.slowendings import SlowEndings
 from testcluster.cluster import Cluster
 from testcluster.processes import wait_until
 from trimtab_crds.manifests import definitions
@@ -38,34 +38,6 @@ def kubeconfig(api_server: Cluster) -> Iterator[Path]:
 def prometheus() -> Iterator[FakePrometheus]:
     with serving() as fake:
         yield fake
-
-
-class SlowEndings:
-    """Lets every engine's pod of the namespace drain for a while when it ends."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._slow: set[str] = set()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
-        delay = {"metadata": {"annotations": {"pod-delete.stage.kwok.x-k8s.io/delay": "4s"}}}
-        while not self._end.wait(0.05):
-            for pod in self._cluster.api.get(f"{path}?labelSelector=app.kubernetes.io/component%3Dengine")["items"]:
-                name = pod["metadata"]["name"]
-                if name not in self._slow and "deletionTimestamp" not in pod["metadata"]:
-                    self._slow.add(name)
-                    self._cluster.api.merge(f"{path}/{name}", delay)
 
 
 def counts(cluster: Cluster) -> tuple[int, int]:
@@ -104,7 +76,7 @@ def test_replicas_follow_demand_within_the_budget_over_a_killed_leader(
     }
     environment = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_WATCH_NAMESPACES": NAMESPACE}
     prometheus.demand = {"low": MUCH, "high": LITTLE}
-    with GpuWatch(api_server, NAMESPACE) as watch, SlowEndings(api_server):
+    with GpuWatch(api_server, NAMESPACE) as watch, SlowEndings(api_server, NAMESPACE):
         with OperatorProcess(kubeconfig, tmp_path / "first.log", "first", environment) as first:
             policy = policy_manifest(metadata__namespace=NAMESPACE, spec__rebalance=rebalance)
             api_server.apply([policy, pool("low", 3), pool("high", 1)])
