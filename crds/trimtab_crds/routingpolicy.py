@@ -71,6 +71,23 @@ class Tier(Spec):
         le=1000,
     )
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.strategy.type != 'BudgetForcing' || "
+            "self.budget.thinkingTokens >= self.strategy.forcing.minThinkingTokens",
+            lambda s: _can_force(s.strategy, s.budget),
+            "strategy.type BudgetForcing needs budget.thinkingTokens of at least strategy.forcing.minThinkingTokens "
+            "{strategy.forcing.minThinkingTokens}, and it is {budget.thinkingTokens}; raise the budget, lower "
+            "minThinkingTokens or choose another type",
+        ),
+    )
+
+
+def _can_force(strategy: Strategy, budget: Budget) -> bool:
+    """The thinking budget holds the thought that the strategy asks for, if it asks for one."""
+    wanted = strategy.forcing.min_thinking_tokens if strategy.type is StrategyType.BUDGET_FORCING else 0
+    return budget.thinking_tokens >= wanted
+
 
 class ClassRule(Spec):
     """Where queries of one class go; overrides the packaged table line by line."""
@@ -258,6 +275,22 @@ def _foreign_strategies(spec: "RoutingPolicySpec") -> list[str]:
     return [str(strategy) for tier, strategy in named if (tier, strategy) not in had]
 
 
+def _short_budgets(spec: "RoutingPolicySpec") -> list[str]:
+    """Classes that force thoughts, by their own strategy or their tier's, beyond their budget."""
+    tiers = {t.name: t for t in spec.tiers}
+    return [
+        c.name
+        for c in spec.classes
+        if c.tier in tiers and not _can_force(c.strategy or tiers[c.tier].strategy, c.budget or tiers[c.tier].budget)
+    ]
+
+
+_CAN_FORCE = (
+    "!(has(c.strategy) || has(c.budget)) || self.tiers.all(t, t.name != c.tier "
+    "|| (has(c.strategy) ? c.strategy.type : t.strategy.type) != 'BudgetForcing' "
+    "|| (has(c.budget) ? c.budget.thinkingTokens : t.budget.thinkingTokens) >= "
+    "(has(c.strategy) ? c.strategy.forcing.minThinkingTokens : t.strategy.forcing.minThinkingTokens))"
+)
 _HAS_STRATEGY = (
     "!has(o.strategy) || o.strategy == 'Single' "
     "|| self.tiers.exists(t, t.name == o.tier && t.strategy.type == o.strategy) "
@@ -323,6 +356,14 @@ class RoutingPolicySpec(Spec):
             lambda s: all(c.tier in _tier_names(s) for c in s.classes),
             "classes[].tier {tier} is not the name of one of tiers[]; correct it or add the tier",
             words={"tier": _first_unknown_tier("classes")},
+        ),
+        Rule(
+            f"self.classes.all(c, {_CAN_FORCE})",
+            lambda s: not _short_budgets(s),
+            "classes[] {class}: strategy BudgetForcing, its own or its tier's, needs budget.thinkingTokens of at least "
+            "strategy.forcing.minThinkingTokens; raise the budget, lower minThinkingTokens or give the class another "
+            "strategy",
+            words={"class": Word(f"self.classes.filter(c, !({_CAN_FORCE}))[0].name", lambda s: _short_budgets(s)[0])},
         ),
         Rule(
             f"self.context.all(c, {_HAS_TIER})",

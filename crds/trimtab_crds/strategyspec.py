@@ -19,6 +19,7 @@ class StrategyType(StrEnum):
     REFINE = "Refine"
     CASCADE = "Cascade"
     SHORT_DRAFT = "ShortDraft"
+    BUDGET_FORCING = "BudgetForcing"
 
 
 class StopRule(StrEnum):
@@ -51,6 +52,25 @@ class Stop(Spec):
     window: int = Field(default=5, description="Equal answers in a row that the window rule needs.", ge=2, le=16)
 
 
+class Forcing(Spec):
+    """How a thought that ends too early is made to go on (budget forcing; s1, arXiv 2501.19393)."""
+
+    min_thinking_tokens: PositiveTokens = Field(
+        default=512, description="A thought that ends before this many tokens goes on; at most the thinking budget."
+    )
+    continuations: int = Field(default=2, description="The most times that one thought is made to go on.", ge=1, le=10)
+    text: str = Field(
+        default="Wait",
+        description="What takes the place of the mark that ends the thought, so that the model looks at it again.",
+        min_length=1,
+        max_length=64,
+        pattern=r"\S",
+    )
+
+
+_SEVERAL = (StrategyType.SELF_CONSISTENCY, StrategyType.MIXED_FORM, StrategyType.BEST_OF_N, StrategyType.REFINE)
+
+
 class Strategy(Spec):
     """How the budget of one query is spent."""
 
@@ -59,7 +79,8 @@ class Strategy(Spec):
         description="Single: one answer, passed through. SelfConsistency: samples vote. MixedForm: a direct and a "
         "reasoned answer (with 3 samples a program-like one, too) must agree, else the next tier answers. BestOfN: the "
         "verifier chooses. Refine: the verifier's objections go into the next answer. Cascade: the next tier answers "
-        "when samples disagree or are unsure. ShortDraft: one answer whose reasoning is asked to be a short draft.",
+        "when samples disagree or are unsure. ShortDraft: one answer whose reasoning is asked to be a short draft. "
+        "BudgetForcing: a thought that ends too early is made to go on, as `forcing` says; measured, it gains nothing.",
     )
     samples: int = Field(
         default=3,
@@ -76,6 +97,7 @@ class Strategy(Spec):
         le=200,
     )
     stop: Stop = Field(default_factory=Stop, description="When SelfConsistency ends before the last sample.")
+    forcing: Forcing = Field(default_factory=Forcing, description="When and how BudgetForcing makes a thought go on.")
     accept_percent: Percent = Field(
         default=70,
         description="What is good enough: the verifier's score (BestOfN, Refine, Cascade with a verifier), the "
@@ -93,7 +115,7 @@ class Strategy(Spec):
         ),
         Rule(
             "self.samples > 1 || !(self.type in ['SelfConsistency', 'MixedForm', 'BestOfN', 'Refine'])",
-            lambda s: s.samples > 1 or s.type in (StrategyType.SINGLE, StrategyType.CASCADE, StrategyType.SHORT_DRAFT),
+            lambda s: s.samples > 1 or s.type not in _SEVERAL,
             "strategy.samples {samples} is too few for type {type}; use 2 or more",
         ),
     )

@@ -70,6 +70,14 @@ class PoolConfig(Wire):
         return self
 
 
+class ForcingConfig(Wire):
+    """How a thought that ends too early is made to go on (`strategyspec.Forcing`)."""
+
+    min_thinking_tokens: int = Field(default=512, ge=1)
+    continuations: int = Field(default=2, ge=1)
+    text: str = Field(default="Wait", min_length=1)
+
+
 class StrategyConfig(Wire):
     """How a budget is spent (`strategyspec.Strategy`)."""
 
@@ -82,6 +90,8 @@ class StrategyConfig(Wire):
     stop_window: int = Field(default=5, ge=2)
     accept_percent: int = 70
     verifier_pool: str | None = None
+    forcing: ForcingConfig | None = None
+    """With BudgetForcing only, so that other documents stay as they are."""
 
 
 class CeilingConfig(Wire):

@@ -43,6 +43,7 @@ def _ngram(ranges: list[tuple[int, int, int]]) -> Manifest:
 _KNOWN = ", ".join(sorted(CATALOGUE))
 _NO_SUCH_FIELD = "no such field; remove it or correct its spelling (kubectl explain lists the fields)"
 
+_FORCING = {"type": "BudgetForcing"}
 BROKEN_RULES = (
     _rule(
         "pool: key heads that do not divide the query heads",
@@ -373,6 +374,35 @@ BROKEN_RULES = (
         policy_manifest(spec__tiers=[tier("low") | {"strategy": {"type": "SelfConsistency", "samples": 1}}]),
         "spec.tiers[0].strategy",
         "strategy.samples 1 is too few for type SelfConsistency; use 2 or more",
+    ),
+    _rule(
+        "policy: thoughts forced on a tier that does not think",
+        policy_manifest(spec__tiers=[tier("low") | {"budget": {"thinkingTokens": 0}, "strategy": _FORCING}]),
+        "spec.tiers[0]",
+        "strategy.type BudgetForcing needs budget.thinkingTokens of at least strategy.forcing.minThinkingTokens 512, "
+        "and it is 0; raise the budget, lower minThinkingTokens or choose another type",
+    ),
+    _rule(
+        "policy: thoughts forced beyond the budget of a class",
+        policy_manifest(
+            spec__tiers=[tier("low") | {"budget": {"thinkingTokens": 512}, "strategy": _FORCING}],
+            spec__classes=[{"name": "chat", "tier": "low", "budget": {"thinkingTokens": 511}}],
+        ),
+        "spec",
+        "classes[] chat: strategy BudgetForcing, its own or its tier's, needs budget.thinkingTokens of at least "
+        "strategy.forcing.minThinkingTokens; raise the budget, lower minThinkingTokens or give the class another "
+        "strategy",
+    ),
+    _rule(
+        "policy: thoughts forced by a class on a tier that does not think",
+        policy_manifest(
+            spec__tiers=[tier("low") | {"budget": {"thinkingTokens": 0}}],
+            spec__classes=[{"name": "math", "tier": "low", "strategy": _FORCING}],
+        ),
+        "spec",
+        "classes[] math: strategy BudgetForcing, its own or its tier's, needs budget.thinkingTokens of at least "
+        "strategy.forcing.minThinkingTokens; raise the budget, lower minThinkingTokens or give the class another "
+        "strategy",
     ),
 )
 

@@ -90,6 +90,9 @@ class FakeEngine:
         self.plan: list[Behaviour] = []
         self.got: list[Got] = []
         self.connections = 0
+        self.texts: dict[str, list[int]] | None = None
+        """What `/tokenize` says; it is not there where this is None. Such requests are in `tokenized`."""
+        self.tokenized: list[Got] = []
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self.address = ""
@@ -115,6 +118,11 @@ class FakeEngine:
         self._writers.add(writer)
         try:
             while (got := await self._read(reader)) is not None:
+                if got.line.startswith("POST /tokenize "):
+                    self.tokenized.append(got)
+                    known = None if self.texts is None else {"tokens": self.texts[got.body["prompt"]]}
+                    await json_answer(404 if known is None else 200, known or {"detail": "Not Found"})(got, writer)
+                    continue
                 self.got.append(got)
                 watching = asyncio.create_task(self._watch(reader, got))
                 await (self.plan.pop(0) if self.plan else self.default)(got, writer)

@@ -12,7 +12,7 @@ from trimtab_crds.load import SpecInvalid
 from trimtab_crds.planning import Planning
 from trimtab_crds.recipespec import SpeculationMethod
 from trimtab_crds.routingpolicy import Budget, ClassRule, RebalanceMode, RoutingPolicy, Tier
-from trimtab_crds.strategyspec import Ceiling, Strategy
+from trimtab_crds.strategyspec import Ceiling, Strategy, StrategyType
 from trimtab_crds.wire import (
     CanaryConfig,
     CeilingConfig,
@@ -20,6 +20,7 @@ from trimtab_crds.wire import (
     ClassifierConfig,
     ContextConfig,
     EscalationConfig,
+    ForcingConfig,
     ManualConfig,
     OutcomeConfig,
     PlanningConfig,
@@ -121,11 +122,18 @@ def _problems(policy: RoutingPolicy, pools: Pools) -> Iterator[str]:
             yield from _budget_problems(f"tiers[{i}].budget", tier.budget, pools[name])
             yield from _load_problems(policy.spec.planning, pools[name])
             yield from division_problems(f"tiers[{i}]", tier, pools)
-    by_tier = {tier.name: pools.get(tier.pool_ref.name) for tier in policy.spec.tiers}
+            yield from _forcing_problems(f"tiers[{i}].strategy", tier.strategy, pools[name])
+    yield from _class_problems(policy, {t.name: pools.get(t.pool_ref.name) for t in policy.spec.tiers})
+
+
+def _class_problems(policy: RoutingPolicy, by_tier: Mapping[str, InferencePool | None]) -> Iterator[str]:
+    """Of the class table, and of what sends long prompts to a tier."""
     for i, rule in enumerate(policy.spec.classes):
         pool = by_tier.get(rule.tier)
         if rule.budget is not None and pool is not None:
             yield from _budget_problems(f"classes[{i}].budget", rule.budget, pool)
+        if rule.strategy is not None and pool is not None:
+            yield from _forcing_problems(f"classes[{i}].strategy", rule.strategy, pool)
     for i, threshold in enumerate(policy.spec.context):
         pool = by_tier.get(threshold.tier)
         context = pool.spec.model.context_tokens if pool else None
@@ -159,6 +167,16 @@ def _budget_problems(field: str, budget: Budget, pool: InferencePool) -> Iterato
         )
 
 
+def _forcing_problems(field: str, strategy: Strategy, pool: InferencePool) -> Iterator[str]:
+    parser = pool.spec.model.reasoning_parser
+    if forces(strategy) and parser not in _THINK_MARKS:
+        yield (
+            f"{field}.type BudgetForcing needs a model.reasoningParser of {', '.join(sorted(_THINK_MARKS))} on pool "
+            f"{pool.metadata.name}, not {parser or 'none'}: no other thought can go on; set it there, or choose "
+            "another type"
+        )
+
+
 def _tier(tier: Tier) -> TierConfig:
     return TierConfig(
         name=tier.name,
@@ -182,13 +200,19 @@ def _class(rule: ClassRule) -> ClassConfig:
     )
 
 
+def forces(strategy: Strategy) -> bool:
+    """Its thoughts may be made to go on."""
+    return strategy.type is StrategyType.BUDGET_FORCING
+
+
 def _strategy(strategy: Strategy) -> StrategyConfig:
     return StrategyConfig(
-        **strategy.model_dump(exclude={"stop", "verifier_pool_ref"}),
+        **strategy.model_dump(exclude={"stop", "verifier_pool_ref", "forcing"}),
         stop_rule=strategy.stop.rule,
         stop_percent=strategy.stop.percent,
         stop_window=strategy.stop.window,
         verifier_pool=strategy.verifier_pool_ref.name if strategy.verifier_pool_ref else None,
+        forcing=ForcingConfig(**strategy.forcing.model_dump()) if forces(strategy) else None,
     )
 
 

@@ -26,12 +26,36 @@ _SAMPLING: Final = (
 _SHAPED: Final = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice")
 
 
+MOST_WORD_TOKENS: Final = 64 * 4
+"""Of the text that makes a thought go on: UTF-8 bytes of its most characters, for no token is shorter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Thought:
     """What an attempt has thought, as the engine's own tokens."""
 
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
+
+    def going_on(self, forced: "Forced") -> "Thought":
+        """Without its end, and with the word that follows instead."""
+        return Thought(self.prompt_ids, (*without(self.token_ids, forced.end_ids), *forced.word_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """The tokens of a word that makes a thought go on, and of the mark that ends thoughts."""
+
+    word_ids: tuple[int, ...]
+    end_ids: tuple[int, ...]
+
+
+def without(ids: tuple[int, ...], end: tuple[int, ...]) -> tuple[int, ...]:
+    """What comes before `end`; an event may carry the end of a thought, and more."""
+    for at in range(len(ids) - len(end) + 1):
+        if end and ids[at : at + len(end)] == end:
+            return ids[:at]
+    return ids
 
 
 def wanted_tokens(attempt: Attempt, thought: Thought | None) -> int:
@@ -88,11 +112,15 @@ def _continued(ask: Ask, plan: Plan, attempt: Attempt, thought: Thought, granted
     body = {name: value for name in _SAMPLING if (value := ask.body.get(name)) is not None}
     for name in plan.rung.pool.drops_sampling:
         body.pop(name, None)
+    done, context = len(thought.token_ids), attempt.rung.pool.context_tokens
+    prompt = [*thought.prompt_ids, *thought.token_ids]
+    most = granted if context is None else max(min(granted, context - len(prompt)), 1)
+    spare = most - min(attempt.output_tokens, (most + 1) // 2)  # a thought must leave room for its answer
     body |= _STREAM | {
         "model": attempt.rung.pool.served_name,
-        "prompt": [*thought.prompt_ids, *thought.token_ids],
-        "max_tokens": granted,
-        "thinking_token_budget": attempt.thinking_tokens,
+        "prompt": prompt,
+        "max_tokens": most,
+        "thinking_token_budget": min(attempt.thinking_tokens, done + spare),
         "skip_special_tokens": False,
     }
     return body | _seen(attempt, logprobs=0)
@@ -103,7 +131,8 @@ def _seen(attempt: Attempt, *, logprobs: bool | int) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if attempt.measure or Signal.LOW_CONFIDENCE in attempt.watch:
         told["logprobs"] = logprobs
-    if Signal.BUDGET_EXHAUSTED in attempt.watch and attempt.rung.pool.thinking_end is not None:
+    goes_on = attempt.word or attempt.least_thinking_tokens or Signal.BUDGET_EXHAUSTED in attempt.watch
+    if goes_on and attempt.rung.pool.thinking_end is not None:
         told["return_token_ids"] = True
     return told
 

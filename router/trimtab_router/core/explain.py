@@ -82,8 +82,8 @@ def _candidate(plan: Plan, rung: Rung, step: Step | None) -> Candidate:
     chosen = rung is plan.rung and learned == _learned_thinking(plan) and strategy == _learned_strategy(plan)
     reason, message = (str(plan.reason), sentence(plan)) if chosen else _rejection(plan, rung, step)
     budget = plan.budget if chosen else _budget_of(plan, rung, learned)
-    tokens = expected_tokens(rung, budget, plan.facts, plan.scores)
     how = plan.spending.strategy if chosen else _strategy_of(plan, rung, strategy)
+    tokens = expected_tokens(rung, budget, how, plan.facts, plan.scores)
     return Candidate(
         rung.name,
         rung.pool.name,
@@ -293,8 +293,11 @@ def _spending(plan: Plan) -> dict[str, Any]:
     """How the strategy works, what may escalate, and the bound over all attempts."""
     spending = plan.spending
     limits, strategy, steps = spending.limits, spending.strategy, spending.escalation.max_steps
+    options = strategy.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    if strategy.forcing is not None:
+        options["forcing"] = strategy.forcing.model_dump(mode="json")
     return {
-        "options": strategy.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
+        "options": options,
         "single_because_of": spending.note or None,
         "escalation": spending.escalation.model_dump(mode="json") if steps else None,
         "ceiling": {

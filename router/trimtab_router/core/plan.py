@@ -6,7 +6,7 @@ from typing import Final, Literal
 from trimtab_crds.strategyspec import StrategyType
 from trimtab_crds.wire import EscalationConfig, StrategyConfig
 from trimtab_router.core.ceiling import Limits
-from trimtab_router.core.costs import price, samples
+from trimtab_router.core.costs import least_thinking, price, samples
 from trimtab_router.core.facts import Facts
 from trimtab_router.core.ladder import Ladder, Rung
 from trimtab_router.core.learned import Step, steps
@@ -85,6 +85,7 @@ STRATEGY_NAMES: Final = {
     StrategyType.REFINE: "refine",
     StrategyType.CASCADE: "cascade",
     StrategyType.SHORT_DRAFT: "short-draft",
+    StrategyType.BUDGET_FORCING: "budget-forcing",
 }
 
 
@@ -152,15 +153,20 @@ class Plan:
 
     def expected_output_tokens(self) -> int:
         """Part of the thinking budget and the predicted length of the answer, within the client's cap."""
-        return expected_tokens(self.rung, self.budget, self.facts, self.scores)
+        return expected_tokens(self.rung, self.budget, self.spending.strategy, self.facts, self.scores)
 
 
-def expected_tokens(rung: Rung, budget: Budget, facts: Facts, scores: Scores | None) -> int:
-    """Output tokens that a budget is expected to lead to on a tier."""
-    thinking, output = budget.thinking_tokens or 0, budget.output_tokens or rung.output_tokens
+def expected_tokens(rung: Rung, budget: Budget, strategy: StrategyConfig, facts: Facts, scores: Scores | None) -> int:
+    """Output tokens that one answer with a budget is expected to have on a tier."""
+    output = budget.output_tokens or rung.output_tokens
     answer = min(scores.output_tokens_p50, output) if scores else output // 2
-    tokens = int(thinking * THINKING_SHARE) + answer
+    tokens = expected_thinking(strategy, budget.thinking_tokens or 0) + answer
     return tokens if facts.max_tokens is None else min(tokens, facts.max_tokens)
+
+
+def expected_thinking(strategy: StrategyConfig, thinking_tokens: int) -> int:
+    """Of a thinking budget, what is likely to be used."""
+    return max(int(thinking_tokens * THINKING_SHARE), least_thinking(strategy, thinking_tokens))
 
 
 def strategy_header(plan: Plan) -> str:
@@ -204,11 +210,12 @@ def expected_cost(rung: Rung, step: Step, facts: Facts, scores: Scores | None, l
     the capacity of the tier's pool is unknown.
     """
     answer = min(scores.output_tokens_p50, rung.output_tokens) if scores else rung.output_tokens // 2
-    tokens = int(step.thinking_tokens * THINKING_SHARE) + answer
+    strategy = ladder.strategy(rung, step.strategy)
+    tokens = expected_thinking(strategy, step.thinking_tokens) + answer
     tokens = tokens if facts.max_tokens is None else min(tokens, facts.max_tokens)
     if not step.quality.learned:
         return price_on(rung, facts.prompt_tokens, tokens)
-    return spent(rung, ladder.strategy(rung, step.strategy), facts.prompt_tokens, tokens, ladder)
+    return spent(rung, strategy, facts.prompt_tokens, tokens, ladder)
 
 
 def price_on(rung: Rung, prompt_tokens: int, tokens: int) -> float:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab_crds.strategyspec import Signal
-from trimtab_router.core.attempts import Thought, joined
+from trimtab_router.core.attempts import Forced, Thought, joined
 from trimtab_router.core.ceiling import NANOS, Price
 from trimtab_router.core.events import Piece, Splitter
-from trimtab_router.core.signals import Watch, confidence
+from trimtab_router.core.signals import TEMPLATE_TOKENS, Watch, confidence
 from trimtab_router.core.strategies.script import Attempt, Ended, Outcome
 
 
@@ -20,6 +20,8 @@ class Run:
     attempt: Attempt
     before: "Run | None" = None
     """The attempt whose thought it continues."""
+    forced: Forced | None = None
+    """The tokens with which that thought goes on, where it had ended."""
     watch: Watch | None = None
     reservation: int = 0
     """Its number in the ledger."""
@@ -36,6 +38,10 @@ class Run:
     seconds: float = 0.0
     ended: Ended = "Cut"
     signal: Signal | None = None
+    early: bool = False
+    """Its thought has ended too early; where it stays so, it is cut."""
+    unforced: str = ""
+    """Why its thought does not go on although it ended too early."""
     prompt_ids: tuple[int, ...] = ()
     thought_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -52,10 +58,8 @@ class Run:
         """One event; the signal that asks for more, if it counts now."""
         new = self._count(piece)
         if self.splitter is not None and (piece.text or piece.finish_reason is not None):
-            piece.thinks = not self.splitter.answering
-            piece.reasoning, piece.text = self.splitter.feed(piece.text)
-            if piece.finish_reason is not None and not self.splitter.answering:
-                piece.reasoning += self.splitter.rest()
+            self._split(piece, self.splitter)
+        self.early = self._ends_early(piece) if new else self.early
         self.text += piece.text
         self.reasoning += piece.reasoning
         self.prompt_ids = self.prompt_ids or piece.prompt_ids
@@ -68,6 +72,25 @@ class Run:
         if self.watch is None or not new:
             return None
         return self.watch.feed(piece.reasoning + piece.text, piece.logprobs, new, reasoning=piece.thinks)
+
+    def _split(self, piece: Piece, splitter: Splitter) -> None:
+        """What the engine has not parsed; the word that the thought goes on with comes before it."""
+        thought = not splitter.answering
+        piece.reasoning, piece.text = splitter.feed(piece.text)
+        piece.thinks = thought and (bool(piece.reasoning) or not splitter.answering)
+        if piece.finish_reason is not None and not splitter.answering:
+            piece.reasoning += splitter.rest()
+        if self.attempt.word and not self.reasoning:
+            piece.reasoning = self.attempt.word + piece.reasoning
+
+    def _ends_early(self, piece: Piece) -> bool:
+        """The event ends a thought that is too short, without the budget's help."""
+        least = self.attempt.least_thinking_tokens
+        if not least or self.unforced or self.text or not self.reasoning_tokens or (piece.thinks and not piece.text):
+            return False
+        before = self.before_thought
+        tokens = self.reasoning_tokens + (0 if before is None else len(before.token_ids))
+        return tokens < least and tokens + TEMPLATE_TOKENS < self.attempt.thinking_tokens
 
     def _count(self, piece: Piece) -> int:
         """Tokens of the event: by the engine's running count, else one where there is text."""
@@ -82,7 +105,8 @@ class Run:
     def restart(self) -> None:
         """Begins again on another replica; what was written so far is lost, and paid for."""
         self.lost_tokens = self.tokens
-        self.text = self.reasoning = ""
+        self.text = self.reasoning = self.unforced = ""
+        self.early = False
         self.thought_ids, self.logprobs = [], []
         if self.watch is not None:
             self.watch = Watch(self.watch.config, self.watch.signals, self.watch.thinking_tokens)
@@ -92,12 +116,13 @@ class Run:
     @property
     def before_thought(self) -> Thought | None:
         """What it continues."""
-        return None if self.before is None else self.before.thought
+        thought = None if self.before is None else self.before.thought
+        return thought if thought is None or self.forced is None else thought.going_on(self.forced)
 
     @property
     def thought(self) -> Thought | None:
         """The thought so far, to be continued where it ran."""
-        return joined(self.before.thought if self.before else None, self.prompt_ids, self.thought_ids)
+        return joined(self.before_thought, self.prompt_ids, self.thought_ids)
 
     @property
     def whole_reasoning(self) -> str:
@@ -114,6 +139,8 @@ class Run:
             signal=self.signal,
             confidence=confidence(self.logprobs) if self.logprobs else None,
             resumable=self.attempt.rung.pool.thinking_end is not None and self.thought is not None,
+            early=self.early and self.ended == "Cut",
+            unforced=self.unforced,
         )
 
     @property
@@ -138,7 +165,8 @@ class Run:
             "ended": self.ended,
         }
         line |= {"prefill": self.prefill, "prefill_tokens": self.reads} if self.prefill else {}
-        return line if self.signal is None else line | {"signal": str(self.signal)}
+        signal = "EndedEarly" if self.early else self.signal
+        return line if signal is None else line | {"signal": str(signal)}
 
 
 def usage(runs: Sequence[Run], strategy: str, why: str, winner: int) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def spending_on(choice: Choice, class_name: str, facts: Facts, ladder: Ladder) -
     wanted = Spending(strategy, escalation, bound)
     if facts.one_attempt and not wanted.alone:
         return Spending(_ALONE, _OFF, bound, facts.one_attempt)
+    if strategy.type is StrategyType.BUDGET_FORCING:
+        return Spending(strategy, _OFF, bound)  # what is forced to go on is not cut for wandering
     if facts.greedy and strategy.type in _SAMPLE and strategy.samples > 1:
         return Spending(_ALONE, escalation, bound, "temperature")
     return wanted

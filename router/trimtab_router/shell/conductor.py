@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from trimtab_router.core.attempts import prompt_bound, request, wanted_tokens
+from trimtab_router.core.attempts import MOST_WORD_TOKENS, Forced, prompt_bound, request, wanted_tokens
 from trimtab_router.core.ceiling import NANOS, Ledger, Price
 from trimtab_router.core.costs import samples
 from trimtab_router.core.disaggregated import outcome_of, said_of
@@ -31,6 +31,7 @@ from trimtab_router.shell.exchange import Host
 from trimtab_router.shell.request import Request
 from trimtab_router.shell.server import ClientConnection
 from trimtab_router.shell.show import Show
+from trimtab_router.shell.tokens import token_ids
 from trimtab_router.shell.upstream import MAX_DEATHS, Endpoint
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Conductor:
         self._error: CallError | None = None
         self._task: asyncio.Task[None] | None = None
         self._open = True
+        self._tokens: Forced | None = None
+        """With which a thought of the plan's pool goes on; None where its engine does not say."""
 
     def start(self) -> None:
         """Counts the demand and begins."""
@@ -89,8 +92,9 @@ class Conductor:
         try:
             wanted = next(play)
             while True:
-                for run in [self._begin(attempt) for attempt in wanted]:
-                    if run.ended == "CeilingReached":
+                for attempt in wanted:
+                    run = self._begin(attempt, await self._forced(attempt))
+                    if run.ended != "Cut":
                         ended.append(run)
                     else:
                         tasks[asyncio.create_task(self._attempt(run))] = run
@@ -120,10 +124,36 @@ class Conductor:
 
     # one attempt
 
-    def _begin(self, attempt: Attempt) -> Run:
+    async def _forced(self, attempt: Attempt) -> Forced | None:
+        """The tokens with which a thought can be made to go on, by the replica that has it, else by one that may."""
+        pool, forcing = attempt.rung.pool, self._plan.spending.strategy.forcing
+        if forcing is None or pool.thinking_end is None or not (attempt.least_thinking_tokens or attempt.word):
+            return None
+        if attempt.resumes is not None:
+            endpoint = self._places.get(attempt.resumes)
+        else:
+            replicas = self._host.directory.pools.get(pool.name)
+            endpoint = replicas.pick(set(), self._ask.reading.prefix, self._host.now()) if replicas else None
+        if endpoint is None:
+            return None
+        ask = partial(token_ids, self._host, self._request, endpoint, pool.served_name)
+        word = await ask(forcing.text)
+        end = await ask(pool.thinking_end) if word else ()
+        return Forced(word, end) if end else None
+
+    def _begin(self, attempt: Attempt, forced: Forced | None) -> Run:
         before = None if attempt.resumes is None else self._runs[attempt.resumes]
         run = Run(number=len(self._runs), attempt=attempt, before=before)
         self._runs.append(run)
+        if attempt.resumes is None:
+            self._tokens = self._tokens or forced
+        elif attempt.word:
+            run.forced = forced
+            if forced is None:
+                run.ended, run.unforced = "Failed", "NoTokenizer"
+                return run
+        elif attempt.anywhere and self._tokens is not None:
+            run.forced = replace(self._tokens, word_ids=())
         thought = run.before_thought
         if attempt.watch:
             done = 0 if thought is None else len(thought.token_ids)
@@ -204,7 +234,7 @@ class Conductor:
         """Spends one reservation; whatever happens, it is settled."""
         attempt, thought, reservation = run.attempt, run.before_thought, run.reservation
         path, body = request(self._ask, self._plan, attempt, thought, self._ledger.granted(reservation))
-        pinned = None if run.before is None else self._places.get(run.before.number)
+        pinned = None if run.before is None or attempt.anywhere else self._places.get(run.before.number)
         order = Order(
             pool=attempt.rung.pool.name,
             key=self._ask.reading.prefix,
@@ -247,15 +277,44 @@ class Conductor:
     def _piece(self, run: Run, piece: Piece) -> bool:
         """One event of an attempt; true cuts it."""
         signal = run.take(piece)
+        if run.early and not run.unforced:
+            run.unforced = self._unforced(run)
+            run.early = not run.unforced
+            if run.early:
+                self._show_reasoning(run, piece)
+                return True
         if signal is not None and self._may_escalate(run):
             run.signal = signal
             return True
-        if run.attempt.show != "nothing" and self._show.streaming and self._show.content in (-1, run.number):
+        if self._shows(run):
             self._show.reason(piece.reasoning)
             sure = run.watch is None or run.attempt.thinking_tokens > 0 or run.watch.settled
             if run.attempt.show == "all" and sure:
                 self._show.text(run)
         return False
+
+    def _shows(self, run: Run) -> bool:
+        """The client may see what it says."""
+        return run.attempt.show != "nothing" and self._show.streaming and self._show.content in (-1, run.number)
+
+    def _show_reasoning(self, run: Run, piece: Piece) -> None:
+        if self._shows(run):
+            self._show.reason(piece.reasoning)
+
+    def _unforced(self, run: Run) -> str:
+        """Why a thought that has ended cannot go on; empty where it can."""
+        attempt, thought = run.attempt, run.thought
+        if attempt.rung is not self._plan.rung:
+            return "OtherTier"
+        if self._tokens is None:
+            return "NoTokenizer"
+        if thought is None:
+            return "NoTokenIds"
+        context, now = attempt.rung.pool.context_tokens, self._host.now()
+        prompt = len(thought.prompt_ids) + len(thought.token_ids) + MOST_WORD_TOKENS
+        price, wanted = Price.of(attempt.rung.pool, attempt.rung.prefill), attempt.output_tokens
+        fits = context is None or prompt + wanted <= context
+        return "" if fits and self._ledger.room(price, prompt, wanted, now) >= wanted else "NoRoom"
 
     def _may_escalate(self, run: Run) -> bool:
         """Nothing of the answer has been given yet, and the ceiling has room for another one, wherever it is made."""

@@ -29,7 +29,7 @@ class Receiver(Protocol):
 class Endpoint:
     """One replica of a pool."""
 
-    __slots__ = ("address", "gone", "health", "host", "host_header", "idle", "inflight", "port", "seed")
+    __slots__ = ("address", "gone", "health", "host", "host_header", "idle", "inflight", "port", "seed", "texts")
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
@@ -41,6 +41,8 @@ class Endpoint:
         self.idle: deque[Connection] = deque()
         self.inflight = 0
         self.gone = False
+        self.texts: dict[str, tuple[int, ...]] = {}
+        """Texts whose tokens it was asked for."""
 
     def take_idle(self) -> "Connection | None":
         """The connection that was used last, if one is open."""
@@ -54,7 +56,8 @@ class Endpoint:
         return protocol
 
     def failed(self, now: float) -> None:
-        """It could not be reached, or died."""
+        """It could not be reached, or died: another engine may have its address next."""
+        self.texts.clear()
         self.health = failed(self.health, now)
 
     def refused(self, now: float) -> None:

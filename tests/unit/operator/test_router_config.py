@@ -121,6 +121,20 @@ def test_costs_come_from_the_capacity_model_and_are_zero_without_a_shape():
             id="thinking without a parser",
         ),
         pytest.param(
+            policy(
+                spec__tiers=[tier("low", thinking_tokens=512) | {"strategy": {"type": "BudgetForcing"}}],
+                spec__classes=[{"name": "math", "tier": "low", "strategy": {"type": "BudgetForcing"}}],
+            ),
+            POOLS | {"low": pool("low", spec__model={"name": "x/y", "reasoningParser": "openai_gptoss"})},
+            tuple(
+                f"{field}.strategy.type BudgetForcing needs a model.reasoningParser of deepseek_r1, deepseek_v3, "
+                "ernie45, glm45, glm47, nemotron_v3, olmo3, qwen3 on pool low, not openai_gptoss: no other thought can "
+                "go on; set it there, or choose another type"
+                for field in ("tiers[0]", "classes[0]")
+            ),
+            id="a thought that cannot be made to go on",
+        ),
+        pytest.param(
             policy(spec__tiers=[tier("low", thinking_tokens=40000)]),
             POOLS,
             (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.attempts import chat_stream, content_of, events_of, reasoning_of, strategic, text_stream
+from support.attempts import Greedy, chat_stream, content_of, events_of, reasoning_of, strategic, text_stream
 from support.routing import chat
 from support.running import on_loop, request, running
 from support.upstream import FakeEngine, die, hang, json_answer
@@ -381,24 +381,6 @@ async def test_an_answer_with_a_grammar_begins_again():
             assert low.got[1].body["thinking_token_budget"] == 16
             assert low.got[1].body["response_format"] == {"type": "json_object"}
             assert answer["choices"][0]["message"]["content"] == "{}"
-
-
-class Greedy:
-    """An engine that writes a share of what it may and then ends, dies or has no room; it counts every token."""
-
-    def __init__(self, acts):
-        self.acts = list(acts)
-        self.written = 0
-
-    async def behave(self, got, out):
-        share, how = self.acts.pop(0) if self.acts else (1.0, "end")
-        count = int(got.body.get("max_completion_tokens", got.body.get("max_tokens")) * share)
-        if how == "busy":
-            await json_answer(503, {"error": {"message": "busy", "code": 503}})(got, out)
-            return
-        self.written += count
-        thoughts = ("t",) * (count // 2)
-        await chat_stream(*["w"] * (count - len(thoughts)), thoughts=thoughts, logprob=-2, end=how == "end")(got, out)
 
 
 ACTS = st.tuples(st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.sampled_from(["end", "end", "die", "busy"]))

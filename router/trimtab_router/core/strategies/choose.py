@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from trimtab_crds.strategyspec import StrategyType
-from trimtab_router.core.strategies import climbing, sampling, verified
+from trimtab_router.core.strategies import climbing, forcing, sampling, verified
 from trimtab_router.core.strategies.script import Query, Script
 
 _SCRIPTS: Final[dict[StrategyType, Callable[[Query], Script]]] = {
@@ -15,6 +15,7 @@ _SCRIPTS: Final[dict[StrategyType, Callable[[Query], Script]]] = {
     StrategyType.REFINE: verified.refine,
     StrategyType.CASCADE: climbing.cascade,
     StrategyType.SHORT_DRAFT: climbing.short_draft,
+    StrategyType.BUDGET_FORCING: forcing.budget_forcing,
 }
 
 

@@ -35,6 +35,12 @@ class Attempt:
     """The mean token probability is wanted."""
     resumes: int | None = None
     """The attempt whose thought it continues, on the same replica."""
+    anywhere: bool = False
+    """Any other replica of the pool may continue it, too."""
+    least_thinking_tokens: int = 0
+    """It is cut where its whole thought ends before."""
+    word: str = ""
+    """What follows the thought that it continues, in place of the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,10 @@ class Outcome:
     confidence: float | None = None
     resumable: bool = False
     """Its thought can be continued where it ran."""
+    early: bool = False
+    """It was cut because its thought had ended too early."""
+    unforced: str = ""
+    """Why it was not cut, or not begun, although its thought had ended too early."""
 
     @property
     def ok(self) -> bool:
