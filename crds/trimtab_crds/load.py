@@ -96,6 +96,7 @@ _FIXES = {
 }
 _IN_WORDS = {
     r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$": "use lower-case letters and digits, with dashes only between them",
+    r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$": "use lower-case letters and digits, with dashes and dots only between them",
     r"^\d+\.\d+\.\d+$": "use three numbers such as 0.32.0",
     r"^https?://[^\s/]+(/[^\s]*)?$": "use a URL such as http://host:9090",
 }

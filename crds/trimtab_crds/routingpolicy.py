@@ -8,7 +8,7 @@ from pydantic.alias_generators import to_camel
 
 from trimtab_crds.meta import API_VERSION, Condition, LocalReference, ObjectMeta, Rule, Spec, Status, Word
 from trimtab_crds.networkspec import Network
-from trimtab_crds.planning import Outcome, Planning, Tenant, Unsolvable
+from trimtab_crds.planning import TENANT_RULES, Outcome, Planning, Tenant, Unsolvable
 from trimtab_crds.scalars import (
     Gpus,
     Label,
@@ -399,6 +399,7 @@ class RoutingPolicySpec(Spec):
                 )
             },
         ),
+        *TENANT_RULES,
         Rule(
             "self.planning.unsolvable == 'Off' || self.outcomes.size() > 0",
             lambda s: s.planning.unsolvable is Unsolvable.OFF or len(s.outcomes) > 0,

@@ -185,6 +185,10 @@ class TenantConfig(Wire):
     max_tier: str | None = None
     max_budget: int = 100
     max_thinking_tokens: int | None = None
+    keyed: Literal[True] | None = None
+    """API keys name it: the files of the folder with its name in the router's `--keys`."""
+    ceiling: CeilingConfig | None = None
+    """The lowest of it, the class's and the policy's holds."""
 
 
 class ClassifierConfig(Wire):

@@ -49,6 +49,12 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--config", required=True, metavar="FILE", help="the compiled policy (trimtab compile); reloaded on change"
     )
+    out.add_argument(
+        "--keys",
+        default=standard.keys,
+        metavar="DIR",
+        help="API keys of tenants that have apiKeys: every file of DIR/TENANT holds one; read again on change",
+    )
     out.add_argument("--listen", type=address, default=(standard.host, standard.port), metavar="HOST:PORT")
     out.add_argument("--admin", type=address, default=(standard.admin_host, standard.admin_port), metavar="HOST:PORT")
     out.add_argument("--workers", type=_whole, default=standard.workers, metavar="N", help="processes, one a core")
@@ -85,6 +91,7 @@ def options(argv: Sequence[str] | None) -> Options:
     given = parser().parse_args(argv)
     return Options(
         config=given.config,
+        keys=given.keys,
         host=given.listen[0],
         port=given.listen[1],
         admin_host=given.admin[0],

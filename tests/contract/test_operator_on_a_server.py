@@ -197,14 +197,19 @@ def test_a_field_that_the_server_refuses_is_shown_in_its_words(cluster: Cluster,
 def test_a_policy_serves_and_its_disruption_budget_comes_and_goes(cluster: Cluster, look: Look, namespace: str):
     routers = {"replicas": 2}
     rebalance = {"prometheus": NOWHERE}
+    tenants = [{"name": "acme", "apiKeys": {"secretRef": {"name": "not-there"}}}]
     cluster.apply(
         [
             pool(namespace, "low"),
             pool(namespace, "high"),
-            policy(namespace, spec__router=routers, spec__rebalance=rebalance),
+            policy(namespace, spec__router=routers, spec__rebalance=rebalance, spec__tenants=tenants),
         ]
     )
     cluster.kubectl("wait", "tpolicy/chat", "-n", namespace, "--for=condition=Ready", "--timeout=60s")
+    template = look.get("deploy", "chat-router")["spec"]["template"]["spec"]
+    assert [v["secret"] for v in template["volumes"] if "secret" in v] == [
+        {"secretName": "not-there", "optional": True, "defaultMode": 0o440}
+    ]
     assert "http://127.0.0.1:1" in look.wait_reason("tpolicy", "chat", "DemandUnknown", "MetricsAvailable")
     document = json.loads(look.get("cm", "chat-router")["data"]["router.json"])
     assert [p["host"] for p in document["pools"]] == [f"low-engine.{namespace}.svc", f"high-engine.{namespace}.svc"]

@@ -86,12 +86,14 @@ def test_engines_are_admitted_where_restricted_is_enforced(api_server: Cluster, 
 
 
 def test_routers_are_admitted_where_restricted_is_enforced(api_server: Cluster, namespace: str):
-    policy = load(
-        policy_manifest(metadata__namespace=namespace, spec__tiers=[{"name": "low", "poolRef": {"name": "low"}}])
-    )
+    tiers = [{"name": "low", "poolRef": {"name": "low"}}]
+    tenants = [{"name": "acme", "apiKeys": {"secretRef": {"name": "acme.keys"}}}]
+    policy = load(policy_manifest(metadata__namespace=namespace, spec__tiers=tiers, spec__tenants=tenants))
     assert isinstance(policy, RoutingPolicy)
     config = compile_config(policy, {"low": pool_of()})
-    assert admit(api_server, "pods", pod_of(policy_objects(policy, config, ChildSettings(router_image="x"))))
+    wanted = pod_of(policy_objects(policy, config, ChildSettings(router_image="x")))
+    kept = {volume["name"]: volume for volume in admit(api_server, "pods", wanted)["spec"]["volumes"]}
+    assert kept["acme-keys"]["secret"] == {"secretName": "acme.keys", "optional": True, "defaultMode": 0o440}
 
 
 def test_a_folder_of_the_node_is_refused_there_as_documented(api_server: Cluster, namespace: str):

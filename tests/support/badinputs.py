@@ -40,6 +40,10 @@ def _ngram(ranges: list[tuple[int, int, int]]) -> Manifest:
     return {"speculation": {"method": "ngram", "tokensByBatchSize": by_batch}}
 
 
+def _keys(secret: str) -> Manifest:
+    return {"secretRef": {"name": secret}}
+
+
 _KNOWN = ", ".join(sorted(CATALOGUE))
 _NO_SUCH_FIELD = "no such field; remove it or correct its spelling (kubectl explain lists the fields)"
 
@@ -434,6 +438,19 @@ BROKEN_RULES += (
         "tenants[].maxTier huge is not the name of one of tiers[]; correct it or leave it out",
     ),
     _rule(
+        "policy: a tenant that nothing can name",
+        policy_manifest(spec__tenants=[{"name": "default"}, {"name": "a", "apiKeys": _keys("a")}, {"name": "b"}]),
+        "spec",
+        "tenants[] b has no apiKeys while others have, so that no request can name it; give it apiKeys or remove it",
+    ),
+    _rule(
+        "policy: two tenants with the keys of one Secret",
+        policy_manifest(spec__tenants=[{"name": name, "apiKeys": _keys("same")} for name in ("a", "b")]),
+        "spec",
+        "tenants[].apiKeys.secretRef.name same is used twice, so that its keys would name two tenants; give every "
+        "tenant a Secret of its own",
+    ),
+    _rule(
         "policy: unsolvable without outcomes",
         policy_manifest(spec__planning={"unsolvable": "Cap"}),
         "spec",
@@ -705,6 +722,19 @@ BAD_POLICIES = (
         "spec: tenants[1].name 'a' is there twice; remove one of the entries or rename it",
         'spec.tenants[1]: Duplicate value: {"name":"a"}',
         spec__tenants=[{"name": "a"}, {"name": "a"}],
+    ),
+    _policy(
+        "the name of no Secret",
+        "spec.tenants[0].apiKeys.secretRef.name: 'Keys' is refused; use lower-case letters and digits, "
+        "with dashes and dots only between them",
+        'spec.tenants[0].apiKeys.secretRef.name: Invalid value: "Keys"',
+        spec__tenants=[{"name": "a", "apiKeys": _keys("Keys")}],
+    ),
+    _policy(
+        "a tenant's ceiling of nothing",
+        "spec.tenants[0].ceiling.tokens: 0 is refused; use at least 1",
+        "spec.tenants[0].ceiling.tokens in body should be greater than or equal to 1",
+        spec__tenants=[{"name": "a", "ceiling": {"tokens": 0}}],
     ),
     BadInput(
         "policy: two faults, both told",

@@ -64,7 +64,9 @@ class LocalLoop:
         self._children = children
         self._screen = screen
         folder, admin = children.folder, Address(HOST, free_port())
-        self._router = Router(inputs.policy, inputs.pools, folder=folder, listen=inputs.listen, admin=admin)
+        self._router = Router(
+            inputs.policy, inputs.pools, folder=folder, listen=inputs.listen, admin=admin, keys=options.keys
+        )
         self._prometheus: Prometheus | None = None
         if inputs.prometheus is not None:
             address = Address(HOST, free_port())
@@ -123,6 +125,7 @@ class LocalLoop:
             self._load = Load(
                 self._router.url, self._inputs.policy.spec.models[0],
                 requests_per_second=options.requests_per_second, seed=options.seed, for_seconds=options.for_seconds,
+                key=self._inputs.load_key,
             )  # fmt: skip
             self._go(self._load.run(), name="load")
         over = asyncio.sleep(options.for_seconds) if options.for_seconds is not None else asyncio.Event().wait()

@@ -1,7 +1,7 @@
 """What the user gave, checked before anything is started."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimtab_cli.errors import UsageError
@@ -12,6 +12,7 @@ from trimtab_cli.local.ports import claim
 from trimtab_cli.local.prometheus import find_prometheus
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import SpecInvalid
+from trimtab_crds.planning import DEFAULT_TENANT
 from trimtab_crds.routingpolicy import RoutingPolicy
 from trimtab_operator.core.fleet import pool_state
 from trimtab_operator.core.observation import Observation, ObservedPool, fleet_of
@@ -27,6 +28,8 @@ class Inputs:
     pools: Mapping[str, InferencePool]
     listen: Address
     prometheus: Path | None
+    load_key: str = field(default="", repr=False)
+    """API key of the built-in load; empty where it needs none."""
 
     @property
     def budgets(self) -> dict[str, int]:
@@ -52,7 +55,29 @@ def read_inputs(options: Options) -> Inputs:
     for name, path in (("--report", options.report), ("--svg", options.svg)):
         if path is not None and not path.parent.is_dir():
             raise UsageError(f"{name} {path}: there is no folder {path.parent}; create it or name another file")
-    return Inputs(policy, pools, claim(options.listen), find_prometheus(options.prometheus))
+    key = _load_key(policy, options)
+    return Inputs(policy, pools, claim(options.listen), find_prometheus(options.prometheus), key)
+
+
+def _load_key(policy: RoutingPolicy, options: Options) -> str:
+    """A key that the built-in load may use: none where a tenant takes requests without."""
+    keyed = [tenant.name for tenant in policy.spec.tenants if tenant.api_keys is not None]
+    if not keyed:
+        return ""
+    if options.keys is None or not options.keys.is_dir():
+        given = "--keys" if options.keys is None else f"--keys {options.keys}"
+        raise UsageError(
+            f"{given}: tenants with apiKeys need a folder of keys: give --keys DIR, where every file of DIR/{keyed[0]} "
+            "holds a key of that tenant"
+        )
+    if not options.load or any(t.name == DEFAULT_TENANT and t.api_keys is None for t in policy.spec.tenants):
+        return ""
+    for file in sorted(path for name in keyed for path in (options.keys / name).glob("*") if path.is_file()):
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    raise UsageError(
+        f"--keys {options.keys}: no key in {options.keys / keyed[0]}, and the built-in load needs one; write one to a "
+        "file there, or give --no-load"
+    )
 
 
 def _check_budget(policy: RoutingPolicy, pools: Mapping[str, InferencePool]) -> None:

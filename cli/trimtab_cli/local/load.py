@@ -109,6 +109,7 @@ class Load:
         requests_per_second: float,
         seed: int,
         for_seconds: float | None,
+        key: str = "",
         clock: Callable[[], float] = time.monotonic,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
@@ -121,7 +122,13 @@ class Load:
         self._started = clock()
         self._open: set[asyncio.Task[None]] = set()
         limits = httpx.Limits(max_connections=MAX_OPEN, max_keepalive_connections=32)
-        self._client = httpx.AsyncClient(limits=limits, timeout=ANSWER_SECONDS, trust_env=False, transport=transport)
+        self._client = httpx.AsyncClient(
+            limits=limits,
+            timeout=ANSWER_SECONDS,
+            trust_env=False,
+            transport=transport,
+            headers={"authorization": f"Bearer {key}"} if key else None,
+        )
         self.tally = Tally()
 
     @property

@@ -37,6 +37,7 @@ class Options:
     svg: Path | None = None
     logs: Path | None = None
     listen: Address = Address("127.0.0.1", 8080)
+    keys: Path | None = None
     load: bool = True
     requests_per_second: float = 5.0
     seed: int = 1
@@ -62,6 +63,7 @@ def parse(argv: Sequence[str]) -> Options:
         svg=args.svg,
         logs=args.logs,
         listen=args.listen,
+        keys=args.keys,
         load=args.load,
         requests_per_second=args.rate,
         seed=args.seed,
@@ -84,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--svg", type=Path, metavar="FILE", help="write the last picture of the live view as SVG")
     add("--logs", type=Path, metavar="DIR", help="keep the output of engines and router in this folder")
     add("--listen", type=_address, default=default.listen, metavar="HOST:PORT", help="the router (%(default)s)")
+    add(
+        "--keys",
+        type=Path,
+        metavar="DIR",
+        help="API keys of tenants that have apiKeys: every file of DIR/TENANT is one",
+    )
     add("--load", action=argparse.BooleanOptionalAction, default=True, help="send the built-in load (yes)")
     add(
         "--rate",

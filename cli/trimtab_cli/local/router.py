@@ -37,10 +37,12 @@ class Router:
         folder: Path,
         listen: Address,
         admin: Address,
+        keys: Path | None = None,
     ) -> None:
         self._policy = policy
         self._pools = pools
         self._file = folder / "router.json"
+        self._keys = keys
         self.listen = listen
         self.admin = admin
         self._child: Child | None = None
@@ -69,6 +71,7 @@ class Router:
         command = [
             sys.executable, "-m", "trimtab_router", "--config", str(self._file),
             "--listen", str(self.listen), "--admin", str(self.admin), "--workers", "1",
+            *(("--keys", str(self._keys)) if self._keys is not None else ()),
         ]  # fmt: skip
         self._child = await children.start("router", command)
         try:

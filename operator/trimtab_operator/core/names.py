@@ -93,6 +93,11 @@ def router_name(policy: str) -> str:
     return _child(policy, "router")
 
 
+def keys_volume(tenant: str) -> str:
+    """Name of the volume of a tenant's API keys in the router's pod."""
+    return _child(tenant, "keys")
+
+
 def nodes_name(namespace: str, pool: str) -> str:
     """Name of the NodePool or ComputeClass of a pool; it is a label value too, and no two pools share one."""
     cleaned = re.sub(r"[^a-z0-9-]", "-", f"trimtab-{namespace}-{pool}")

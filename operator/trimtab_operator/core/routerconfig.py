@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_crds.load import SpecInvalid
-from trimtab_crds.planning import Planning
+from trimtab_crds.planning import Planning, Tenant
 from trimtab_crds.recipespec import SpeculationMethod
 from trimtab_crds.routingpolicy import Budget, ClassRule, RebalanceMode, RoutingPolicy, Tier
 from trimtab_crds.strategyspec import Ceiling, Strategy, StrategyType
@@ -77,7 +77,7 @@ def compile_config(
         escalation=EscalationConfig(**spec.escalation.model_dump()),
         planning=_planning(policy),
         outcomes=[OutcomeConfig(**o.model_dump()) for o in spec.outcomes] or None,
-        tenants=[TenantConfig(**t.model_dump()) for t in spec.tenants] or None,
+        tenants=[_tenant(t) for t in spec.tenants] or None,
         classifier=ClassifierConfig(
             deadline_milliseconds=spec.classifier.deadline_milliseconds,
             default_tier=spec.classifier.default_tier or spec.tiers[-1].name,
@@ -218,6 +218,14 @@ def _strategy(strategy: Strategy) -> StrategyConfig:
 
 def _ceiling(ceiling: Ceiling) -> CeilingConfig:
     return CeilingConfig(**ceiling.model_dump())
+
+
+def _tenant(tenant: Tenant) -> TenantConfig:
+    return TenantConfig(
+        **tenant.model_dump(exclude={"api_keys", "ceiling"}),
+        keyed=True if tenant.api_keys else None,
+        ceiling=_ceiling(tenant.ceiling) if tenant.ceiling else None,
+    )
 
 
 def _planning(policy: RoutingPolicy) -> PlanningConfig | None:

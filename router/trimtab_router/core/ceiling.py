@@ -4,14 +4,18 @@ Tokens are generated tokens, reasoning included. Cost is in whole billionths of 
 sums are exact. Seconds are bounded by a deadline that the caller enforces; nothing is granted after it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import ceil
-from typing import Final
+from operator import itemgetter
+from typing import Final, Literal
 
 from trimtab_crds.wire import CeilingConfig, PoolConfig
 from trimtab_router.core.disaggregated import READS
 
+Bound = Literal["tokens", "seconds", "cost"]
 NANOS: Final = 1_000_000_000
+POLICY: Final = "policy"
 LEAST_TOKENS: Final = 16
 """An attempt that could write less than this is not started."""
 
@@ -23,6 +27,13 @@ class Limits:
     tokens: int | None = None
     seconds: float | None = None
     cost_nanos: int | None = None
+    owners: Mapping[Bound, str] = field(default_factory=dict, compare=False)
+    """Whose bound each one is: `policy`, `class NAME` or `tenant NAME`."""
+
+    def whose(self, *kinds: Bound) -> str:
+        """The owners of these bounds in words, for a sentence."""
+        names = dict.fromkeys(self.owners[kind] for kind in kinds if kind in self.owners)
+        return " and ".join("the policy's" if name == POLICY else f"{name}'s" for name in names) or "the policy's"
 
     @property
     def bounds(self) -> bool:
@@ -30,15 +41,19 @@ class Limits:
         return not (self.tokens is None and self.seconds is None and self.cost_nanos is None)
 
 
-def limits(*ceilings: CeilingConfig | None) -> Limits:
-    """The lowest of every bound."""
+def limits(ceilings: Mapping[str, CeilingConfig | None]) -> Limits:
+    """The lowest of every bound, by owner; of equal ones it is the first owner's."""
+    owners: dict[Bound, str] = {}
 
-    def lowest(name: str) -> int | None:
-        values = [value for c in ceilings if c is not None and (value := getattr(c, name)) is not None]
-        return min(values, default=None)
+    def lowest(kind: Bound, name: str) -> int | None:
+        given = [(v, owner) for owner, c in ceilings.items() if c is not None and (v := getattr(c, name)) is not None]
+        if not given:
+            return None
+        value, owners[kind] = min(given, key=itemgetter(0))
+        return int(value)
 
-    micros = lowest("cost_micros")
-    return Limits(lowest("tokens"), lowest("seconds"), None if micros is None else micros * 1000)
+    tokens, seconds, micros = lowest("tokens", "tokens"), lowest("seconds", "seconds"), lowest("cost", "cost_micros")
+    return Limits(tokens, seconds, None if micros is None else micros * 1000, owners)
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,6 +304,7 @@ def _spending(plan: Plan) -> dict[str, Any]:
             "tokens": limits.tokens,
             "seconds": limits.seconds,
             "cost": None if limits.cost_nanos is None else limits.cost_nanos / NANOS,
+            "of": dict(limits.owners),
         },
     }
 

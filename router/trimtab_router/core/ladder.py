@@ -48,6 +48,9 @@ class Limits:
     """Index of the strongest tier."""
     max_budget: int
     max_thinking_tokens: int | None
+    keyed: bool = False
+    """API keys name it."""
+    ceiling: CeilingConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class Ladder:
     """What was learned of budgets: accuracy against thinking tokens, by class and tier."""
     planning: PlanningConfig
     tenants: dict[str, Limits]
+    keyed: bool
+    """Requests need an API key, unless a tenant without keys takes them."""
     out_of_domain: float
     """Scores at or above it are unfamiliar; above 1 never."""
     spends: bool
@@ -237,13 +242,17 @@ def compile_ladder(config: RouterConfig) -> Ladder:
                 len(rungs) - 1 if t.max_tier is None else by_name[t.max_tier].index,
                 t.max_budget,
                 t.max_thinking_tokens,
+                t.keyed is True,
+                t.ceiling,
             )
             for t in config.tenants or ()
         },
+        keyed=any(t.keyed for t in config.tenants or ()),
         out_of_domain=percent / 100 if percent < 100 else 2.0,
         spends=_spends(config),
         bounds=any(
-            c is not None and c != CeilingConfig() for c in (config.ceiling, *(c.ceiling for c in config.classes))
+            c is not None and c != CeilingConfig()
+            for c in (config.ceiling, *(c.ceiling for c in (*config.classes, *(config.tenants or ()))))
         ),
     )
 

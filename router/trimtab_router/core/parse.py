@@ -7,6 +7,7 @@ from zlib import crc32
 
 import orjson
 
+from trimtab_crds.planning import DEFAULT_TENANT
 from trimtab_router.core.errors import ApiError, invalid, shown
 from trimtab_router.core.facts import EFFORTS, Facts, Route
 from trimtab_router.core.fields import check_spelling, check_template_arguments
@@ -16,7 +17,6 @@ from trimtab_router.core.read import Reading, read_chat, read_completion
 
 TIER_HEADER: Final = "x-trimtab-tier"
 TENANT_HEADER: Final = "x-trimtab-tenant"
-DEFAULT_TENANT: Final = "default"
 BUDGET_HEADER: Final = "x-trimtab-budget"
 _PREFIX: Final = "x-trimtab-"
 BudgetField = Literal["x-trimtab-budget", "trimtab.budget"]

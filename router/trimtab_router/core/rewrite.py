@@ -33,7 +33,9 @@ def rewritten(ask: Ask, plan: Plan) -> tuple[dict[str, Any], tuple[str, ...]]:
     if ask.facts.effort is None or not pool.reasoning:
         _drop_effort(body, ask, dropped)
     _set_thinking(body, ask, plan)
-    if plan.facts.pool is None and plan.facts.max_tokens is None:
+    if plan.facts.pool is not None:
+        _cap_by_name(body, plan)
+    elif plan.facts.max_tokens is None:
         _set_cap(body, plan)
     elif plan.spending.limits.bounds and plan.budget.output_tokens is not None:
         _lower_cap(body, (plan.budget.thinking_tokens or 0) + plan.budget.output_tokens)
@@ -56,6 +58,17 @@ def _set_thinking(body: dict[str, Any], ask: Ask, plan: Plan) -> None:
         body.pop("thinking_token_budget", None)
     if thinking == 0 and ask.facts.route == "chat":
         body["chat_template_kwargs"] = {"enable_thinking": False, **(body.get("chat_template_kwargs") or {})}
+
+
+def _cap_by_name(body: dict[str, Any], plan: Plan) -> None:
+    """A pool that is asked for by name gets no cap but that of the tenant's ceiling, thinking included."""
+    cap = plan.budget.output_tokens
+    if not plan.spending.limits.bounds or cap is None:
+        return
+    if plan.facts.max_tokens is None:
+        body["max_completion_tokens" if plan.facts.route == "chat" else "max_tokens"] = cap
+    else:
+        _lower_cap(body, cap)
 
 
 def _lower_cap(body: dict[str, Any], cap: int) -> None:

@@ -26,6 +26,7 @@ def admin_app(fleet: Fleet) -> Starlette:
 
     async def readyz(_: Request) -> Response:
         why = fleet.why_not_ready()
-        return PlainTextResponse(f"{why or 'ok'}\n", 503 if why else 200)
+        lines = (why or "ok", *fleet.notes())
+        return PlainTextResponse("".join(f"{line}\n" for line in lines), 503 if why else 200)
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from trimtab_router.core.attempts import MOST_WORD_TOKENS, Forced, prompt_bound, request, wanted_tokens
-from trimtab_router.core.ceiling import NANOS, Ledger, Price
+from trimtab_router.core.ceiling import NANOS, Bound, Ledger, Price
 from trimtab_router.core.costs import samples
 from trimtab_router.core.disaggregated import outcome_of, said_of
 from trimtab_router.core.errors import ApiError
@@ -34,6 +35,7 @@ from trimtab_router.shell.show import Show
 from trimtab_router.shell.tokens import token_ids
 from trimtab_router.shell.upstream import MAX_DEATHS, Endpoint
 
+_AMOUNTS: Final[tuple[Bound, ...]] = ("tokens", "cost")
 _log = logging.getLogger(__name__)
 
 
@@ -356,7 +358,8 @@ class Conductor:
 
     def _refusal(self, choice: Choice) -> ApiError | CallError:
         if choice.why in ("SecondsCeiling", "CeilingReached"):
-            message = "model: the policy's ceiling was reached before there was an answer; ask for less, or raise it"
+            whose = self._plan.spending.limits.whose(*(("seconds",) if choice.why == "SecondsCeiling" else _AMOUNTS))
+            message = f"model: {whose} ceiling was reached before there was an answer; ask for less, or raise it"
             return ApiError(504, message, code="ceiling_reached")
         error = self._error
         if error is not None and error.body and 400 <= error.status < 500:

@@ -94,7 +94,8 @@ class Exchange:
 
     def _out_of_time(self) -> None:
         seconds = self._plan.spending.limits.seconds
-        self.fail(f"the policy's ceiling of {seconds:g} seconds is reached", outcome="timeout", status=504)
+        whose = self._plan.spending.limits.whose("seconds")
+        self.fail(f"{whose} ceiling of {seconds:g} seconds is reached", outcome="timeout", status=504)
 
     # sending
 

@@ -25,6 +25,7 @@ class Sum:
         self.valid = False
         self.workers = 0
         self.pools: dict[str, int] = {}
+        self.keys: dict[str, int] = {}
 
     def collect(self) -> Iterator[Metric]:
         """The series of one scrape."""
@@ -38,6 +39,8 @@ class Sum:
         info.add_metric([self.policy, self.digest], 1.0)
         yield info
         yield self._pool_replicas()
+        if self.keys:
+            yield self._tenant_keys()
         if self.tally is not None:
             yield from _series(self.policy, self.tally)
 
@@ -47,6 +50,14 @@ class Sum:
         )
         for name, count in self.pools.items():
             family.add_metric([self.policy, name], count)
+        return family
+
+    def _tenant_keys(self) -> Metric:
+        family = GaugeMetricFamily(
+            "trimtab_router_tenant_keys", "Valid API keys; at 0 its requests are refused.", labels=["policy", "tenant"]
+        )
+        for tenant, count in self.keys.items():
+            family.add_metric([self.policy, tenant], count)
         return family
 
 

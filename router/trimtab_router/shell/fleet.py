@@ -84,6 +84,11 @@ class Fleet:
         waiting = [r for r in fresh if not r["configured"]]
         return f"no valid configuration: {waiting[0]['problem']}" if waiting else ""
 
+    def notes(self) -> list[str]:
+        """What keeps requests of some tenants out while the others are served."""
+        fresh = [w.report for w in self.workers.values() if w.report is not None and w.fresh]
+        return list(dict.fromkeys(problem for report in fresh for problem in report["keys"]["problems"]))
+
     def summed(self, into: Sum) -> None:
         """Writes the sum over all workers into a collector."""
         reports = [w.report for w in self.workers.values() if w.report is not None]
@@ -95,4 +100,5 @@ class Fleet:
         if reports:
             newest = reports[-1]
             into.policy, into.digest, into.pools = newest["policy"], newest["hash"], newest["pools"]
+            into.keys = newest["keys"]["counts"]
             into.valid = all(r["valid"] for r in reports)

@@ -13,6 +13,8 @@ class Options:
 
     config: str
     """Path of the RouterConfig document."""
+    keys: str = ""
+    """Folder with a folder of API keys for every tenant that has them; empty for none."""
     host: str = "127.0.0.1"
     port: int = 8080
     admin_host: str = "127.0.0.1"

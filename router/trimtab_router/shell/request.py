@@ -107,6 +107,14 @@ class Request:
         own = [f"\r\n{name}: {value}".encode("latin-1") for name, value in self.options.items()]
         return b"%b %b HTTP/1.1%b\r\n\r\n" % (self.method, self.target, b"".join((*read, *own, *self.forward)))
 
+    def take(self, name: bytes) -> list[bytes]:
+        """The values of a header, by its name in lower case, that engines do not get then."""
+        start = b"\r\n%b: " % name
+        found = [line[len(start) :] for line in self.forward if line.startswith(start)]
+        if found:
+            self.forward = [line for line in self.forward if not line.startswith(start)]
+        return found
+
     def drop_nominated(self) -> None:
         """Leaves out the headers that `Connection` declares to be for this hop only (RFC 9110, 7.6.1)."""
         named = {n.strip().lower() for n in self.headers.get(b"connection", b"").split(b",")}

@@ -10,8 +10,9 @@ import orjson
 from trimtab_router.core.decisions import feedback, read_feedback
 from trimtab_router.core.errors import ApiError
 from trimtab_router.core.facts import Route
+from trimtab_router.core.keys import KeyRing, tenant_of
 from trimtab_router.core.ladder import Ladder
-from trimtab_router.core.parse import Ask, known_models, parse_body, understand, unknown_model
+from trimtab_router.core.parse import TENANT_HEADER, Ask, known_models, parse_body, understand, unknown_model
 from trimtab_router.core.plan import UNSCORED, Plan
 from trimtab_router.core.planner import needs_scores, plan_as_dict, plan_on
 from trimtab_router.core.scores import Scores
@@ -34,6 +35,10 @@ class Host(ExchangeHost, Protocol):
 
     ladder: Ladder | None
     batch: Batch | None
+
+    @property
+    def keys(self) -> KeyRing:
+        """The API keys that are valid now."""
 
     def request_id(self) -> bytes:
         """A new one."""
@@ -78,7 +83,15 @@ def _route(host: Host, client: ClientConnection, request: Request) -> None:
         raise ApiError(
             405, f"method: {asked} is not allowed here; use {method}", code="method_not_allowed", allow=_allow(method)
         )
+    if host.ladder is not None and host.ladder.keyed and handler is not _health:
+        _authenticate(host.ladder, host.keys, request)
     handler(host, client, request)
+
+
+def _authenticate(ladder: Ladder, keys: KeyRing, request: Request) -> None:
+    """From here on the request is of the tenant that its key names; engines do not get the key."""
+    given = request.take(b"authorization")
+    request.options[TENANT_HEADER] = tenant_of(given, request.options.get(TENANT_HEADER), keys, ladder)
 
 
 def _allow(method: str) -> str:

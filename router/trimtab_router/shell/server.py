@@ -145,6 +145,8 @@ class ClientConnection(asyncio.Protocol):
         """An error in OpenAI's shape."""
         if error.retry_after_seconds is not None:
             headers += b"\r\nretry-after: %d" % error.retry_after_seconds
+        if error.status == 401:
+            headers += b"\r\nwww-authenticate: Bearer"
         if error.allow is not None:
             headers += b"\r\nallow: %b" % error.allow.encode()
         self.respond(error.status, error.body(), headers)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from trimtab_router.core.keys import KeyRing
 from trimtab_router.core.ladder import Ladder
 from trimtab_router.core.tally import Tally
 from trimtab_router.shell.batch import Batch, Scorer
@@ -15,6 +16,7 @@ from trimtab_router.shell.config import ConfigFile
 from trimtab_router.shell.decisionlog import DecisionLog
 from trimtab_router.shell.endpoints import Directory
 from trimtab_router.shell.exchange import InFlight
+from trimtab_router.shell.keyfolder import KeyFolder
 from trimtab_router.shell.options import Options
 from trimtab_router.shell.request import Request
 from trimtab_router.shell.routes import dispatch
@@ -44,6 +46,7 @@ class Worker:
         self.directory = directory or Directory()
         self.log = log
         self.config = ConfigFile(options.config, self._configure)
+        self.key_folder = KeyFolder(options.keys)
         self.ladder: Ladder | None = None
         self.draining = False
         self.clients: set[ClientConnection] = set()
@@ -60,9 +63,15 @@ class Worker:
         """Swaps the configuration; requests in flight keep the plan they have."""
         self.tally.know(rung.name for rung in ladder.rungs)
         self.directory.configure(ladder.pools)
+        self.key_folder.configure(limits.name for limits in ladder.tenants.values() if limits.keyed)
         if self.batch is not None:
             self.batch.deadline_seconds = ladder.config.classifier.deadline_milliseconds / 1000
         self.ladder = ladder
+
+    @property
+    def keys(self) -> KeyRing:
+        """The API keys that are valid now."""
+        return self.key_folder.ring
 
     def dispatch(self, client: ClientConnection, request: Request) -> None:
         """Answers a request."""
@@ -83,8 +92,9 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
     def tick(self) -> None:
-        """Once a second: time limits, and the configuration file."""
+        """Once a second: time limits, the configuration file, and API keys."""
         self.config.poll()
+        self.key_folder.poll()
         for client in list(self.clients):
             client.tick()
         for exchange in list(self.exchanges):
@@ -103,6 +113,7 @@ class Worker:
             "hash": self.config.digest,
             "draining": self.draining,
             "pools": {name: len(r.endpoints) for name, r in self.directory.pools.items()},
+            "keys": {"counts": self.key_folder.counts, "problems": self.key_folder.problems},
             "tally": self.tally.dump(),
         }
 

@@ -187,3 +187,32 @@ def test_the_environment_names_a_prometheus(tmp_path: Path, monkeypatch: pytest.
 def test_a_prometheus_that_is_not_there_is_named() -> None:
     with pytest.raises(UsageError, match="--prometheus /no/such: no such program; give its path, or `embedded`"):
         find_prometheus("/no/such")
+
+
+KEYED = {"spec__tenants": [{"name": "acme", "apiKeys": {"secretRef": {"name": "acme-keys"}}}]}
+
+
+def test_the_load_has_a_key_of_a_tenant(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, *whole(**KEYED))
+    (tmp_path / "keys" / "acme").mkdir(parents=True)
+    (tmp_path / "keys" / "acme" / "ci").write_text("a-key-of-acme-0123\n")
+    inputs = read(folder, keys=tmp_path / "keys")
+    assert inputs.load_key == "a-key-of-acme-0123"
+    assert "0123" not in repr(inputs)
+    assert read(folder, keys=tmp_path / "keys", load=False).load_key == ""
+
+
+def test_a_policy_that_takes_requests_without_a_key_gives_the_load_none(tmp_path: Path) -> None:
+    tenants = [{"name": "default"}, *KEYED["spec__tenants"]]
+    assert read(folder_with(tmp_path, *whole(spec__tenants=tenants)), keys=tmp_path).load_key == ""
+
+
+def test_missing_keys_are_named(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, *whole(**KEYED))
+    message = "--keys: tenants with apiKeys need a folder of keys: give --keys DIR, where every file of DIR/acme holds"
+    with pytest.raises(UsageError, match=message):
+        read(folder)
+    with pytest.raises(UsageError, match=f"--keys {tmp_path}/nope: tenants with apiKeys need a folder"):
+        read(folder, keys=tmp_path / "nope")
+    with pytest.raises(UsageError, match=f"no key in {tmp_path}/acme, and the built-in load needs one"):
+        read(folder, keys=tmp_path)

@@ -174,6 +174,26 @@ def test_a_policy_may_ask_its_routers_for_the_decision_log():
     assert command(spec__router={"decisionLog": "Stdout"})[-2:] == ["--decision-log", "-"]
 
 
+def test_routers_get_the_keys_of_tenants_as_optional_read_only_mounts():
+    keys = {name: {"secretRef": {"name": f"keys.{name}"}} for name in ("acme", "0" * 63)}
+    tenants = [{"name": "default"}, *({"name": name, "apiKeys": own} for name, own in keys.items())]
+    tiers = [{"name": "high", "poolRef": {"name": "high"}}]
+    policy = load(policy_manifest(spec__tiers=tiers, spec__tenants=tenants))
+    assert isinstance(policy, RoutingPolicy)
+    objects = policy_objects(policy, compile_config(policy, {"high": load_pool(POOLS["everything"])}), SETTINGS)
+    (spec,) = [m["spec"]["template"]["spec"] for m in objects if m["kind"] == "Deployment"]
+    (container,) = spec["containers"]
+    mounted = {m["mountPath"]: m["name"] for m in container["volumeMounts"] if m.get("readOnly")}
+    secrets = {v["name"]: v["secret"] for v in spec["volumes"] if "secret" in v}
+    assert mounted.pop("/etc/trimtab") == "config"
+    assert mounted == {f"/etc/trimtab-keys/{n}": v for n, v in zip(keys, secrets, strict=True)}
+    assert [s["secretName"] for s in secrets.values()] == ["keys.acme", f"keys.{'0' * 63}"]
+    assert all(s["optional"] is True and s["defaultMode"] == 0o440 for s in secrets.values())
+    assert all(len(name) <= 63 for name in secrets)
+    assert container["command"][-2:] == ["--keys", "/etc/trimtab-keys"]
+    assert "Secret" not in {m["kind"] for m in objects}
+
+
 def test_a_slow_start_has_half_an_hour():
     spec, *_ = pod_specs()
     probe = spec["containers"][0]["startupProbe"]

@@ -210,6 +210,13 @@ def test_what_the_planner_learned_and_limits_arrive():
     assert RouterConfig.model_validate_json(config.document()) == config
 
 
+def test_keys_and_ceilings_of_tenants_are_in_the_document_and_secrets_are_not():
+    keys, bound = {"secretRef": {"name": "keys-of-acme"}}, {"tokens": 9, "costMicros": 5}
+    document = compile_config(policy(spec__tenants=[{"name": "acme", "apiKeys": keys, "ceiling": bound}]), POOLS)
+    [tenant] = json.loads(document.document())["tenants"]
+    assert tenant == {"name": "acme", "maxBudget": 100, "keyed": True, "ceiling": bound}
+
+
 def test_a_policy_without_them_has_the_document_it_always_had():
     document = json.loads(compile_config(policy(), POOLS).document())
     assert not {"planning", "outcomes", "tenants"} & document.keys()

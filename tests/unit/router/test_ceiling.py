@@ -1,21 +1,29 @@
 """The ceiling of one query is never exceeded, whatever happens to its attempts and in which order."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.routing import chat, ladder, planned, pool, scores
+from support.routing import asked, chat, ladder, planned, pool, scores
 from trimtab_crds.wire import CeilingConfig, PoolConfig
 from trimtab_router.core.ceiling import LEAST_TOKENS, Ledger, Limits, Price, limits
 from trimtab_router.core.errors import ApiError
+from trimtab_router.core.planner import plan_as_dict, plan_on
+from trimtab_router.core.rewrite import rewrite
 
 CHEAP, DEAR = Price(2_000, 50_000), Price(40_000, 1_000_000)
 
 
 def test_the_lowest_bound_holds():
     policy, rule = CeilingConfig(tokens=1000, cost_micros=5), CeilingConfig(tokens=2000, seconds=9)
-    assert limits(policy, rule, None) == Limits(1000, 9, 5000)
-    assert not limits(CeilingConfig()).bounds
+    found = limits({"policy": policy, "class math": rule, "tenant free": CeilingConfig(tokens=1000, seconds=8)})
+    assert found == Limits(1000, 8, 5000)
+    assert found.owners == {"tokens": "policy", "seconds": "tenant free", "cost": "policy"}
+    assert found.whose("tokens", "cost") == "the policy's"
+    assert found.whose("tokens", "seconds") == "the policy's and tenant free's"
+    assert not limits({"policy": CeilingConfig(), "class math": None}).bounds
 
 
 def test_the_price_is_that_of_the_pools_capacity():
@@ -101,11 +109,81 @@ def test_spent_and_reserved_never_exceed_the_ceiling(bounds, history):
         assert (written, paid) <= (ledger.spent_tokens, ledger.spent_nanos)
 
 
-@given(st.integers(40, 3000), st.integers(1, 5000), st.sampled_from(["low", "medium", "high"]))
-def test_a_plan_fits_its_ceiling(tokens, own, tier):
-    on = ladder(ceiling={"tokens": tokens})
-    plan = planned(chat(max_tokens=own), on, x_trimtab_tier=tier)
-    assert plan.budget.thinking_tokens + plan.budget.output_tokens <= min(tokens, own)
+@given(
+    st.none() | st.integers(40, 3000),
+    st.none() | st.integers(40, 3000),
+    st.none() | st.integers(1, 5000),
+    st.sampled_from(["low", "medium", "high", "model-low", "model-high"]),
+    st.sampled_from(["free", "paid", ""]),
+)
+def test_a_plan_and_its_body_fit_the_lowest_ceiling(policy, own, asked_for, where, tenant):
+    """Of the policy and of the tenant, by tier or by the name of a pool, whatever the client asks for itself."""
+    on = ladder(
+        ceiling={} if policy is None else {"tokens": policy},
+        tenants=[{"name": "free", "ceiling": {} if own is None else {"tokens": own}}, {"name": "paid"}],
+    )
+    headers = {"x_trimtab_tenant": tenant} if tenant else {}
+    body = chat() if asked_for is None else chat(max_tokens=asked_for)
+    by_name = where.startswith("model-")
+    body, headers = (body | {"model": where}, headers) if by_name else (body, headers | {"x_trimtab_tier": where})
+    plan = planned(body, on, **headers)
+    bounds = {"policy": None if by_name else policy, "tenant free": own if tenant == "free" else None}
+    given_bounds = {name: value for name, value in bounds.items() if value is not None}
+    sent = json.loads(rewrite(asked(body, on, **headers), plan)[0])
+    most = sent.get("max_completion_tokens", sent.get("max_tokens"))
+    if given_bounds:
+        lowest = min(given_bounds.values())
+        assert plan.spending.limits.tokens == lowest
+        assert given_bounds[plan.spending.limits.owners["tokens"]] == lowest
+        assert most <= min(lowest, asked_for or lowest)
+    else:
+        assert not plan.spending.limits.bounds
+        assert most == asked_for or not by_name
+
+
+TENANTS = [{"name": "free", "ceiling": {"tokens": 600, "seconds": 5, "costMicros": 5000}}, {"name": "paid"}]
+
+
+def test_explain_says_whose_bound_it_is():
+    on = ladder(ceiling={"tokens": 500, "seconds": 60}, tenants=TENANTS)
+    shown = plan_as_dict(planned(chat(), on, x_trimtab_tenant="free"))["spending"]["ceiling"]
+    assert shown == {
+        "tokens": 500,
+        "seconds": 5,
+        "cost": 0.005,
+        "of": {"tokens": "policy", "seconds": "tenant free", "cost": "tenant free"},
+    }
+    assert plan_as_dict(planned(chat(), on, x_trimtab_tenant="paid"))["spending"]["ceiling"]["of"] == {
+        "tokens": "policy",
+        "seconds": "policy",
+    }
+
+
+def test_a_tenants_ceiling_holds_for_a_pool_by_name():
+    on = ladder(ceiling={"tokens": 20}, tenants=TENANTS)
+
+    def sent(tenant, **changes):
+        asks = asked(chat(model="model-high", **changes), on, x_trimtab_tenant=tenant)
+        return json.loads(rewrite(asks, plan_on(asks.facts, scores(), on))[0])
+
+    assert sent("free")["max_completion_tokens"] == 600
+    assert sent("free", max_tokens=50)["max_tokens"] == 50
+    assert "max_completion_tokens" not in sent("paid")
+    assert sent("paid", max_tokens=50)["max_tokens"] == 50
+
+
+def test_seconds_alone_put_no_cap_on_a_pool_by_name():
+    on = ladder(tenants=[{"name": "free", "ceiling": {"seconds": 5}}])
+    asks = asked(chat(model="model-high"), on, x_trimtab_tenant="free")
+    plan = plan_on(asks.facts, scores(), on)
+    assert plan.spending.limits.seconds == 5
+    assert "max_completion_tokens" not in json.loads(rewrite(asks, plan)[0])
+
+
+def test_a_refusal_says_whose_ceiling_it_was():
+    on = ladder(ceiling={"costMicros": 10**6}, tenants=[{"name": "free", "ceiling": {"tokens": 100}}])
+    with pytest.raises(ApiError, match="messages: tenant free's and the policy's ceiling leaves 5 tokens for"):
+        planned(chat(n=20), on, x_trimtab_tenant="free")
 
 
 def test_a_class_lowers_the_ceiling_and_may_not_escalate():

@@ -335,7 +335,12 @@ async def test_explain_names_the_strategy_and_the_ceiling():
         plan = (await router.ask(chat(), path="/v1/explain")).json()
         assert plan["strategy"] == "self-consistency"
         assert plan["budget"]["samples"] == 5
-        assert plan["spending"]["ceiling"] == {"tokens": 5000, "seconds": None, "cost": 0.00002}
+        assert plan["spending"]["ceiling"] == {
+            "tokens": 5000,
+            "seconds": None,
+            "cost": 0.00002,
+            "of": {"tokens": "policy", "cost": "policy"},
+        }
         assert plan["spending"]["options"]["stop_percent"] == 90
         assert plan["spending"]["escalation"]["max_steps"] == 2
 

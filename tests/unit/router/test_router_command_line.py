@@ -38,9 +38,12 @@ def test_a_wrong_option_is_named(capsys, argv, message):
 
 def test_options_are_what_was_given():
     argv = "--config f --listen [::1]:0 --admin 0.0.0.0:9 --workers 3 --classifier off --first-byte-seconds 2.5"
-    found = options([*argv.split(), "--max-body-mib", "2", "--decision-log", "-", "--decision-log-mib", "9"])
+    found = options(
+        [*argv.split(), "--keys", "k", "--max-body-mib", "2", "--decision-log", "-", "--decision-log-mib", "9"]
+    )
     assert found == Options(
         config="f",
+        keys="k",
         host="::1",
         port=0,
         admin_host="0.0.0.0",
@@ -83,7 +86,8 @@ def test_the_admin_port_says_what_the_fleet_says():
     assert (health.status_code, ready.status_code, ready.text) == (503, 503, "no worker reports\n")
     assert "trimtab_router_workers 0.0" in metrics.text
     assert metrics.headers["content-type"].startswith("text/plain")
-    report = {"configured": True, "policy": "a/b", "hash": "h", "pools": {}, "valid": True}
+    keys = {"counts": {"acme": 0}, "problems": ["tenant acme has no API key"]}
+    report = {"configured": True, "policy": "a/b", "hash": "h", "pools": {}, "valid": True, "keys": keys}
     fleet.started(7)
     fleet.heard(
         7,
@@ -99,11 +103,12 @@ def test_the_admin_port_says_what_the_fleet_says():
         },
     )
     health, ready, metrics = asyncio.run(ask())
-    assert (health.text, ready.text) == ("ok\n", "ok\n")
+    assert (health.text, ready.status_code, ready.text) == ("ok\n", 200, "ok\ntenant acme has no API key\n")
+    assert 'trimtab_router_tenant_keys{policy="a/b",tenant="acme"} 0.0' in metrics.text
     assert 'trimtab_router_config_info{hash="h",policy="a/b"} 1.0' in metrics.text
     fleet.draining = True
     health, ready, _ = asyncio.run(ask())
-    assert (health.status_code, ready.status_code, ready.text) == (200, 503, "draining\n")
+    assert (health.status_code, ready.status_code, ready.text) == (200, 503, "draining\ntenant acme has no API key\n")
 
 
 @on_loop

@@ -29,6 +29,7 @@ def report(**changes):
         "hash": "abc",
         "draining": False,
         "pools": {"pool-low": 2},
+        "keys": {"counts": {}, "problems": []},
         "tally": tally().dump(),
         **changes,
     }
