@@ -246,6 +246,15 @@ async def test_the_engine_never_sees_a_key():
 
 
 @on_loop
+async def test_a_key_counts_with_an_offer_to_upgrade_and_as_a_header_of_this_hop():
+    async with FakeEngine() as engine, running(keyed(engine)) as router:
+        router.worker.key_folder.ring = RING
+        for more in ({"connection": "upgrade", "upgrade": "h2c"}, {"connection": "authorization"}):
+            assert (await router.ask(chat(), authorization=f"Bearer {BETA}", **more)).status == 200
+        assert all("authorization" not in got.headers for got in engine.got)
+
+
+@on_loop
 async def test_every_path_but_health_needs_a_key():
     async with FakeEngine() as engine, running(keyed(engine)) as router:
         router.worker.key_folder.ring = RING

@@ -77,23 +77,29 @@ def histories(draw):
     return draw(st.lists(steps, max_size=40))
 
 
-BOUNDS = st.builds(
-    Limits,
-    tokens=st.none() | st.integers(1, 6000),
-    seconds=st.none() | st.floats(0.1, 60),
-    cost_nanos=st.none() | st.integers(1, 5_000_000),
+CEILINGS = st.dictionaries(
+    st.sampled_from(["policy", "class math", "tenant free"]),
+    st.none()
+    | st.builds(
+        CeilingConfig,
+        tokens=st.none() | st.integers(1, 6000),
+        seconds=st.none() | st.integers(1, 60),
+        cost_micros=st.none() | st.integers(1, 5_000),
+    ),
 )
 
 
-@given(BOUNDS, histories())
-def test_spent_and_reserved_never_exceed_the_ceiling(bounds, history):
+@given(CEILINGS, histories())
+def test_spent_and_reserved_never_exceed_any_ceiling(ceilings, history):
+    """Of policy, class and tenant, whichever there are."""
+    bounds, given = limits(ceilings), [ceiling for ceiling in ceilings.values() if ceiling is not None]
     ledger, now, open_, written, paid = Ledger(bounds, 0), 0.0, {}, 0, 0
     for number, (what, price, prompt, wanted, share, complete, passed) in enumerate(history):
         now += passed
         if what == "start":
             granted = ledger.reserve(number, price, prompt_tokens=prompt, wanted=wanted, now=now)
             assert granted <= wanted
-            assert not granted or bounds.seconds is None or now < bounds.seconds
+            assert not granted or all(ceiling.seconds is None or now < ceiling.seconds for ceiling in given)
             if granted:
                 open_[number] = (price, prompt, granted)
         elif open_:
@@ -104,8 +110,9 @@ def test_spent_and_reserved_never_exceed_the_ceiling(bounds, history):
             written, paid = written + really, paid + rate.nanos(asked, really)
             ledger.settle(attempt, prompt_tokens=asked, tokens=seen, complete=complete)
         total, cost = ledger.spent_tokens + ledger.reserved_tokens, ledger.spent_nanos + ledger.reserved_nanos
-        assert bounds.tokens is None or total <= bounds.tokens
-        assert bounds.cost_nanos is None or cost <= bounds.cost_nanos
+        for ceiling in given:
+            assert ceiling.tokens is None or total <= ceiling.tokens
+            assert ceiling.cost_micros is None or cost <= ceiling.cost_micros * 1000
         assert (written, paid) <= (ledger.spent_tokens, ledger.spent_nanos)
 
 

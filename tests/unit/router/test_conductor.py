@@ -232,16 +232,39 @@ async def test_without_a_signal_nothing_is_escalated():
         assert medium.got == []
 
 
+def of_tenant(**ceiling):
+    """A ceiling of the tenant of requests that name none, below the policy's own."""
+    return {"ceiling": {name: value * 2 for name, value in ceiling.items()}} | {
+        "tenants": [{"name": "default", "ceiling": ceiling}]
+    }
+
+
+@pytest.mark.parametrize("bound", [{"ceiling": {"tokens": 100}}, of_tenant(tokens=100)], ids=["policy", "tenant"])
+def test_a_ceiling_of_tokens_holds_over_all_attempts(bound):
+    @on_loop
+    async def test():
+        async with engine(*(chat_stream(*[f"{i} "] * 30, finish="length") for i in range(4))) as low:
+            vote = VOTE | {"stopRule": "AllSamples", "wave": 1}
+            async with running(strategic(low, strategy=vote, **bound)) as router:
+                answer = (await router.ask(chat())).json()
+                caps = [got.body["max_completion_tokens"] for got in low.got]
+                assert caps == [100, 70, 40]
+                assert answer["usage"]["completion_tokens"] == 90
+                assert answer["usage"]["trimtab"]["attempts"][-1]["ended"] == "CeilingReached"
+
+    test()
+
+
 @on_loop
-async def test_a_ceiling_of_tokens_holds_over_all_attempts():
-    async with engine(*(chat_stream(*[f"{i} "] * 30, finish="length") for i in range(4))) as low:
-        vote = VOTE | {"stopRule": "AllSamples", "wave": 1}
-        async with running(strategic(low, strategy=vote, ceiling={"tokens": 100})) as router:
-            answer = (await router.ask(chat())).json()
-            caps = [got.body["max_completion_tokens"] for got in low.got]
-            assert caps == [100, 70, 40]
-            assert answer["usage"]["completion_tokens"] == 90
-            assert answer["usage"]["trimtab"]["attempts"][-1]["ended"] == "CeilingReached"
+async def test_a_tenants_ceiling_bounds_a_pool_by_name():
+    async with engine() as low, running(strategic(low, **of_tenant(tokens=50))) as router:
+        for own in ({}, {"max_tokens": 5000}, {"max_tokens": 20}, {"n": 2}):
+            assert (await router.ask(chat(model="model-low", **own))).status == 200
+        caps = [got.body.get("max_completion_tokens", got.body.get("max_tokens")) for got in low.got]
+        assert caps == [50, 50, 20, 25]
+        refused = await router.ask(chat(model="model-low", n=20))
+        assert (refused.status, refused.json()["error"]["code"]) == (400, "ceiling_reached")
+        assert "tenant default's ceiling leaves 2 tokens" in refused.message
 
 
 @on_loop
@@ -262,17 +285,27 @@ async def test_a_ceiling_that_the_prompt_alone_breaks_is_refused():
         assert "the policy's ceiling leaves 0 tokens" in response.message
 
 
-@pytest.mark.parametrize("strategy", [{}, VOTE])
-def test_a_ceiling_of_seconds_ends_what_hangs(strategy):
+@pytest.mark.parametrize(
+    ("strategy", "bound", "model", "whose"),
+    [
+        ({}, {"ceiling": {"seconds": 1}}, "auto", "the policy's"),
+        (VOTE, {"ceiling": {"seconds": 1}}, "auto", "the policy's"),
+        ({}, of_tenant(seconds=1), "auto", "tenant default's"),
+        (VOTE, of_tenant(seconds=1), "auto", "tenant default's"),
+        (VOTE, of_tenant(seconds=1), "model-low", "tenant default's"),
+    ],
+    ids=["one answer", "votes", "tenant, one answer", "tenant, votes", "tenant, a pool by name"],
+)
+def test_a_ceiling_of_seconds_ends_what_hangs(strategy, bound, model, whose):
     @on_loop
     async def test():
         async with (
             engine(default=hang) as low,
-            running(strategic(low, strategy=strategy, ceiling={"seconds": 1})) as router,
+            running(strategic(low, strategy=strategy, **bound)) as router,
         ):
-            response = await router.ask(chat())
+            response = await router.ask(chat(model=model))
             assert response.status == 504
-            assert "ceiling" in response.message
+            assert f"{whose} ceiling" in response.message
             assert router.worker.exchanges == set()
 
     test()
