@@ -39,7 +39,8 @@ class KeyFolder:
     def configure(self, tenants: Iterable[str]) -> None:
         """The tenants that keys name from now on."""
         self._tenants = tuple(tenants)
-        self.ring, self.problems = KeyRing(), []
+        if not self._tenants:
+            self.ring, self.problems = KeyRing(), []
         kept = set(self._tenants)
         for known in (self._stamps, self._keys, self._faults):
             for gone in known.keys() - kept:
@@ -84,7 +85,10 @@ class KeyFolder:
         self._keys[tenant], self._faults[tenant] = now, faults
 
     def _apply(self) -> None:
+        before = self.ring
         self.ring = KeyRing.of({tenant: self._keys.get(tenant, {}).values() for tenant in self._tenants})
+        if self.ring != before:
+            _log.info("API keys by tenant: %s", ", ".join(f"{name} {count}" for name, count in self.counts.items()))
         problems = [fault for tenant in self._tenants for fault in self._faults.get(tenant, ())]
         problems += [f"tenants {a} and {b} have a key in common, which is refused" for a, b in self.ring.shared]
         problems += [self._without(tenant) for tenant, count in self.counts.items() if not count]
@@ -92,7 +96,6 @@ class KeyFolder:
             if problem not in self.problems:
                 _log.error("API keys: %s", problem)
         self.problems = problems
-        _log.info("API keys by tenant: %s", ", ".join(f"{t} {n}" for t, n in self.counts.items()))
 
     def _without(self, tenant: str) -> str:
         where = (

@@ -110,10 +110,10 @@ class Request:
     def take(self, name: bytes) -> list[bytes]:
         """The values of a header, by its name in lower case, that engines do not get then."""
         start = b"\r\n%b: " % name
-        found = [line[len(start) :] for line in self.forward if line.startswith(start)]
-        if found:
-            self.forward = [line for line in self.forward if not line.startswith(start)]
-        return found
+        found = [line for line in self.forward if line.startswith(start)]
+        for line in found:
+            self.forward.remove(line)
+        return [line[len(start) :] for line in found]
 
     def drop_nominated(self) -> None:
         """Leaves out the headers that `Connection` declares to be for this hop only (RFC 9110, 7.6.1)."""

@@ -216,6 +216,17 @@ def test_a_router_without_a_folder_says_so_and_lets_nobody_in():
     assert keys.ring == KeyRing()
 
 
+def test_a_new_configuration_says_nothing_again(tmp_path, caplog):
+    write(tmp_path, "acme", "a", ACME)
+    with caplog.at_level(logging.INFO):
+        keys = folder_of(tmp_path, "acme", "beta")
+        keys.configure(["acme", "beta"])
+        assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
+        write(tmp_path, "acme", "a", OTHER)
+        keys.poll()
+        assert [record.getMessage() for record in caplog.records[2:]] == ["API keys by tenant: acme 1, beta 0"]
+
+
 def test_tenants_that_are_gone_are_forgotten(tmp_path):
     write(tmp_path, "acme", "a", ACME)
     keys = folder_of(tmp_path, "acme")
