@@ -48,6 +48,7 @@ def decision(plan: Plan, ending: Ending) -> dict[str, Any]:
         "request_id": ending.request_id,
         "policy": plan.ladder.policy,
         "config": plan.ladder.digest,
+        **({} if plan.facts.tenant is None else {"tenant": plan.facts.tenant}),
         "query": ending.query,
         "class": plan.class_name,
         "class_probability": None if scores is None else round(scores.class_probability, 4),

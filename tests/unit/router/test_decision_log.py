@@ -2,6 +2,8 @@
 
 import json
 import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -46,12 +48,12 @@ def kept_log(sink, **how):
     return DecisionLog(sink, clock=lambda: 1000.25, **how)
 
 
-async def _served(*asks, behaviour=None, **how):
+async def _served(*asks, behaviour=None, tenants=None, **how):
     """Records of requests to a router with one engine behind every tier."""
     sink = Kept()
     log = kept_log(sink)
     async with FakeEngine(behaviour) as engine:
-        content = document(with_engines(low=[engine], medium=[engine], high=[engine]))
+        content = document(with_engines(low=[engine], medium=[engine], high=[engine]), tenants=tenants)
         async with running(content, log=log, **how) as router:
             answers = [await router.ask(body, **options) for body, options in asks]
     log.close()
@@ -91,6 +93,19 @@ async def test_every_ended_request_is_a_line_without_its_text():
         "used_tokens": 7,
     }
     assert not any(word in b"".join(sink.lines) for word in (SECRET.encode(), b"Bearer", b"hidden"))
+
+
+@on_loop
+async def test_a_line_names_the_tenant_where_there_are_any_and_never_its_key():
+    key = "acme-key-0123456789"
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "acme").mkdir()
+        (Path(folder) / "acme" / "laptop").write_text(key)
+        tenants = [{"name": "acme", "keyed": True}, {"name": "default"}]
+        asks = [(chat(), {"authorization": f"Bearer {key}"}), (chat(), {})]
+        _, sink = await _served(*asks, tenants=tenants, keys=folder)
+    assert [found["tenant"] for found in sink.records()] == ["acme", "default"]
+    assert key not in b"".join(sink.lines).decode()
 
 
 @on_loop
