@@ -414,6 +414,63 @@ def test_reasoning_may_be_hidden_but_is_counted(engine: Server):
     assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": 8}
 
 
+# --- token ids -----------------------------------------------------------------------------------------------------
+
+
+def tokens_of(server: Server, text: str) -> list[int]:
+    return server.client.post("/tokenize", json={"model": "tiny", "prompt": text, "add_special_tokens": False}).json()[
+        "tokens"
+    ]
+
+
+def test_a_text_is_tokenized(engine: Server):
+    body = engine.client.post("/tokenize", json={"prompt": "Wait, what?", "add_special_tokens": False}).json()
+    assert set(body) == {"count", "max_model_len", "tokens", "token_strs"}
+    assert body["count"] == len(body["tokens"]) > 0
+    assert (body["max_model_len"], body["token_strs"]) == (WINDOW, None)
+    assert len(tokens_of(engine, "</think>")) == 1
+
+
+def test_an_unknown_model_tokenizes_nothing(engine: Server):
+    answer = engine.client.post("/tokenize", json={"model": "other", "prompt": "Wait"})
+    assert (answer.status_code, error_of(answer)["type"]) == (404, "NotFoundError")
+
+
+def test_ids_are_told_when_asked_for(engine: Server):
+    fields = {"return_token_ids": True, "thinking_token_budget": 8, "max_tokens": 24}
+    body = engine.chat(**fields).json()
+    assert len(body["prompt_token_ids"]) == body["usage"]["prompt_tokens"]
+    ids = body["choices"][0]["token_ids"]
+    assert len(ids) == body["usage"]["completion_tokens"]
+    assert tokens_of(engine, "</think>")[0] in ids
+    chunks = events(engine.chat(**fields, stream=True).text)[:-1]
+    assert chunks[0]["prompt_token_ids"] == body["prompt_token_ids"]
+    assert [i for chunk in chunks for c in chunk["choices"] for i in c.get("token_ids") or ()] == ids
+
+
+def test_a_completion_tells_ids_when_asked_for(engine: Server):
+    body = engine.complete(return_token_ids=True).json()
+    choice = body["choices"][0]
+    assert len(choice["prompt_token_ids"]) == body["usage"]["prompt_tokens"]
+    assert len(choice["token_ids"]) == body["usage"]["completion_tokens"]
+    chunks = events(engine.complete(return_token_ids=True, stream=True).text)[:-1]
+    assert chunks[0]["choices"][0]["prompt_token_ids"] == choice["prompt_token_ids"]
+    assert [i for chunk in chunks for c in chunk["choices"] for i in c.get("token_ids") or ()] == choice["token_ids"]
+
+
+def test_a_thought_goes_on_by_its_ids_within_its_budget(engine: Server):
+    first = engine.chat(return_token_ids=True, thinking_token_budget=8, max_tokens=24).json()
+    end = tokens_of(engine, "</think>")[0]
+    ids = first["choices"][0]["token_ids"]
+    prompt = [*first["prompt_token_ids"], *ids[: ids.index(end)], *tokens_of(engine, "Wait")]
+    fields = {"thinking_token_budget": 20, "max_tokens": 60, "ignore_eos": True, "skip_special_tokens": False}
+    answer = engine.complete(prompt=prompt, return_token_ids=True, **fields).json()
+    assert answer["usage"]["prompt_tokens"] == len(prompt)
+    goes_on = answer["choices"][0]["token_ids"]
+    assert 0 < goes_on.index(end) <= 20
+    assert "</think>" in answer["choices"][0]["text"]
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 LIMIT = "cannot be greater than max_model_len=8192. Please request fewer output tokens."
@@ -647,6 +704,11 @@ def test_a_client_that_leaves_frees_the_engine(engine: Server):
 def test_without_the_key_v1_is_closed(strict: Server, headers: dict[str, str]):
     answer = strict.client.get("/v1/models", headers=headers)
     assert (answer.status_code, answer.json()) == (401, {"error": "Unauthorized"})
+
+
+def test_without_the_key_words_are_tokenized(strict: Server):
+    answer = strict.client.post("/tokenize", json={"prompt": "Wait"}, headers={"authorization": ""})
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/version"])

@@ -1,8 +1,11 @@
 """Strategies and escalation between the real OpenAI SDK and engines: simulated ones, and a real vLLM."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -61,6 +64,22 @@ class Asked:
         return reasoning, content, chunks[-1].usage.model_extra["trimtab"]
 
 
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """Budget forcing under test; one of the `ways` to ask lets the model end its thought too early."""
+
+    asked: Asked
+    budget: int
+    word_tokens: int
+    ways: list[dict[str, Any]]
+
+
+def tokens_of(base_url: str, text: str) -> list[int]:
+    body = {"model": "tiny", "prompt": text, "add_special_tokens": False}
+    found: list[int] = httpx.post(f"{base_url}/tokenize", json=body, timeout=60, trust_env=False).json()["tokens"]
+    return found
+
+
 @pytest.fixture(scope="module")
 def engine() -> Iterator[SimulatedEngine]:
     with simulated_engine("--reasoning-parser=qwen3") as running:
@@ -115,6 +134,59 @@ def test_a_spent_budget_is_raised_on_a_simulated_engine(engine: SimulatedEngine)
         assert reasoning
         assert content
         assert len(streamed["attempts"]) == 3
+
+
+@pytest.fixture(scope="module", params=["simulated", "real"])
+def forced(request: pytest.FixtureRequest) -> Iterator[Forced]:
+    """A router that forces thoughts which the model ends by itself: a bias makes one of random weights do so."""
+    if request.param == "simulated":
+        strategy = {"type": "BudgetForcing", "forcing": {"minThinkingTokens": 2000, "continuations": 2}}
+        with (
+            simulated_engine("--reasoning-parser=qwen3", "--sim-time-scale=50") as engine,
+            on_simulated(engine, strategy=strategy, budget=4000) as router,
+        ):
+            yield Forced(Asked(router.url), 4000, len(tokens_of(engine.base_url, "Wait")), [{}])
+        return
+    server = request.getfixturevalue("real_vllm")
+    (end,) = tokens_of(server.base_url, "</think>")
+    ways = [{"temperature": 1, "seed": seed, "logit_bias": {str(end): 4.5}} for seed in range(12)]
+    ways = [way | {"extra_body": {"ignore_eos": True}} for way in ways]
+    strategy = {"type": "BudgetForcing", "forcing": {"minThinkingTokens": 40, "continuations": 2}}
+    with on_real(server, strategy=strategy, budget=64) as router:
+        yield Forced(Asked(router.url), 64, len(tokens_of(server.base_url, "Wait")), ways)
+
+
+def until_forced(answers: Iterator[Any]) -> Any:
+    """The first of the answers whose thought was made to go on."""
+    others = []
+    for found in answers:
+        if found[-1]["ended"] == "Forced":
+            return found
+        others.append(found[-1])
+    pytest.fail(f"no thought was made to go on: {others}")
+
+
+def test_a_thought_that_ends_too_early_goes_on(forced: Forced):
+    answer, account = until_forced(forced.asked.whole(**way) for way in forced.ways)
+    attempts = account["attempts"]
+    assert [a["role"] for a in attempts] in (["answer", "continuation"], ["answer", "continuation", "continuation"])
+    assert {a.get("signal") for a in attempts[:-1]} == {"EndedEarly"}
+    message = answer.choices[0].message
+    assert message.content
+    assert message.model_extra["reasoning"].count("Wait") >= len(attempts) - 1
+    for before, after in pairwise(attempts):
+        grown = after["prompt_tokens"] - before["prompt_tokens"]
+        # One event may have the end of the thought and tokens after it, which are counted and taken away.
+        assert forced.word_tokens < grown <= before["completion_tokens"] + forced.word_tokens
+    assert attempts[-1]["prompt_tokens"] - attempts[0]["prompt_tokens"] < forced.budget
+    assert answer.usage.completion_tokens == sum(a["completion_tokens"] for a in attempts)
+
+
+def test_a_streamed_thought_that_ends_too_early_goes_on(forced: Forced):
+    reasoning, content, _ = until_forced(forced.asked.streamed(**way) for way in forced.ways)
+    assert "Wait" in reasoning
+    assert content
+    assert "</think>" not in reasoning
 
 
 def test_a_ceiling_holds_on_a_simulated_engine(engine: SimulatedEngine):

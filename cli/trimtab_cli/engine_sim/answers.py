@@ -16,6 +16,8 @@ CHARACTERS_PER_TOKEN = 4
 THINK_START, THINK_END = "<think>", "</think>"
 #: How `reasoning_effort` stretches the reasoning; `none` switches it off.
 EFFORTS = {"none": 0.0, "minimal": 0.25, "low": 0.5, "medium": 1.0, "high": 1.5, "xhigh": 2.0, "max": 3.0}
+AGAIN = 0.25
+"""Of its reasoning, what a model thinks at least when it is made to go on with it."""
 
 _HARD_WORDS = re.compile(
     r"\b(prove|proof|derive|solve|integral|equation|theorem|optimi[sz]e|algorithm|complexity|implement|debug|refactor"
@@ -59,6 +61,8 @@ class Wish:
     thinks: bool = False
     effort: str = "medium"
     thinking_budget: int | None = None
+    thought_tokens: int = 0
+    """Reasoning that the prompt holds already, and that goes on."""
     ignore_eos: bool = False
     stop: Sequence[str] = ()
     keep_stop: bool = False
@@ -115,8 +119,10 @@ def plan_answer(prompt: str, key: int, wish: Wish) -> Answer:
     """
     reasoning, content = natural_lengths(prompt, key)
     reasoning = int(reasoning * EFFORTS[wish.effort]) if wish.thinks else 0
+    if wish.thought_tokens:
+        reasoning = max(reasoning - wish.thought_tokens, int(reasoning * AGAIN))
     if wish.thinking_budget is not None and wish.thinking_budget >= 0:
-        reasoning = min(reasoning, wish.thinking_budget)
+        reasoning = min(reasoning, max(wish.thinking_budget - wish.thought_tokens, 0))
     marker = int(wish.thinks)
     content = max(content, 1, wish.min_tokens - reasoning - marker)
     if wish.ignore_eos:

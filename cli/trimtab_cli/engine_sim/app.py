@@ -24,6 +24,7 @@ from trimtab_cli.engine_sim.responses import DONE, compact, error_event, event, 
 from trimtab_cli.engine_sim.runner import Runner, Ticket
 from trimtab_cli.engine_sim.settings import Settings
 from trimtab_cli.engine_sim.transfers import LINK_BYTES_PER_SECOND, TransferFailed, Transfers
+from trimtab_cli.engine_sim.vocabulary import ids_of
 
 Handler = Callable[[Request], Awaitable[Response]]
 Parse = Callable[[object, str], Job]
@@ -64,17 +65,18 @@ class Api:
             Route("/version", self._version),
             Route("/load", self._load),
             Route("/metrics", self._scrape),
+            Route("/tokenize", self._counted("/tokenize", self._tokenize, guarded=False), methods=["POST"]),
             Route("/v1/models", self._counted("/v1/models", self._models)),
             Route("/v1/chat/completions", self._counted("/v1/chat/completions", self._chat), methods=["POST"]),
             Route("/v1/completions", self._counted("/v1/completions", self._completion), methods=["POST"]),
         ]
 
-    def _counted(self, path: str, handler: Handler) -> Handler:
-        """The handler with the checks and counts that all of /v1 has."""
+    def _counted(self, path: str, handler: Handler, *, guarded: bool = True) -> Handler:
+        """The handler with the checks and counts that all of /v1 has; `guarded` by the API key."""
 
         async def handle(request: Request) -> Response:
             started = time.monotonic()
-            response = await self._answered(request, handler)
+            response = await self._answered(request, handler, guarded=guarded)
             status = f"{response.status_code // 100}xx"
             self._requests.labels(path, request.method, status).inc()
             self._durations.labels(path, request.method).observe(time.monotonic() - started)
@@ -84,8 +86,8 @@ class Api:
 
         return handle
 
-    async def _answered(self, request: Request, handler: Handler) -> Response:
-        if not self._authorized(request):
+    async def _answered(self, request: Request, handler: Handler, *, guarded: bool) -> Response:
+        if guarded and not self._authorized(request):
             return json_response({"error": "Unauthorized"}, 401)
         try:
             return await handler(request)
@@ -122,6 +124,13 @@ class Api:
         ]
         return json_response({"object": "list", "data": cards})
 
+    async def _tokenize(self, request: Request) -> Response:
+        asked = protocol.parse_tokenize(await _json_body(request))
+        protocol.check_model(asked, self._settings)
+        tokens = ids_of(asked.prompt)
+        window = self._settings.max_model_len
+        return json_response({"count": len(tokens), "max_model_len": window, "tokens": tokens, "token_strs": None})
+
     async def _chat(self, request: Request) -> Response:
         def parse(body: object, request_id: str) -> Job:
             return chat_job(protocol.parse_chat(body), self._settings, request_id=request_id)
@@ -151,6 +160,8 @@ class Api:
             for planned, ticket in zip(job.planned, tickets, strict=True)
         ]
         document = job.envelope.whole(choices, job.usage(tickets))
+        if job.envelope.chat:
+            document["prompt_token_ids"] = job.planned[0].shown.prompt_ids
         return json_response(document | {"kv_transfer_params": self._kept(job, tickets[0])})
 
     async def _fetched(self, job: Job) -> int:
@@ -223,17 +234,19 @@ class Api:
 
     async def _stream(self, job: Job, tickets: list[Ticket]) -> AsyncIterator[bytes]:
         """The events of a streamed answer; leaving it early aborts what is under way."""
-        every_chunk = job.request.wants_usage_in_every_chunk
+        every_chunk, shown = job.request.wants_usage_in_every_chunk, [0] * len(tickets)
         try:
             if job.envelope.chat:
                 for planned in job.planned:
-                    usage = job.usage(tickets, streamed=True) if every_chunk else None
-                    yield event(job.envelope.opening(planned.index, usage))
+                    usage = job.usage(tickets, streamed=True, shown=shown) if every_chunk else None
+                    yield event(job.envelope.opening(planned.index, usage, planned.shown.prompt_ids))
             async for position, start, stop in _progress(tickets):
-                reason = tickets[position].finish_reason
-                for number, choice in enumerate(choices := job.deltas(job.planned[position], start, stop, reason)):
-                    usage = job.usage(tickets, streamed=True) if every_chunk else None
-                    last = reason is not None and number == len(choices) - 1 and not job.request.wants_usage
+                reason, planned = tickets[position].finish_reason, job.planned[position]
+                for number, choice in enumerate(choices := job.deltas(planned, start, stop, reason)):
+                    last_event = number == len(choices) - 1
+                    shown[position] = stop if last_event else min(stop, planned.answer.reasoning_tokens)
+                    usage = job.usage(tickets, streamed=True, shown=shown) if every_chunk else None
+                    last = reason is not None and last_event and not job.request.wants_usage
                     yield event(job.envelope.chunk([choice], usage=usage, last=last))
             if job.request.wants_usage:
                 yield event(job.envelope.chunk([], usage=job.usage(tickets, streamed=True), last=True))

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from trimtab_cli.engine_sim import protocol, responses
@@ -12,7 +12,6 @@ from trimtab_cli.engine_sim.answers import (
     Answer,
     Wish,
     answer_key,
-    count_tokens,
     plan_answer,
 )
 from trimtab_cli.engine_sim.prefixes import block_hashes
@@ -24,10 +23,19 @@ from trimtab_cli.engine_sim.settings import Settings
 class Prompt:
     """A prompt as the engine sees it."""
 
-    text: str
-    tokens: int
+    raw: protocol.RawPrompt
     blocks: tuple[int, ...]
     max_tokens: int
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return self.raw.text
+
+    @property
+    def tokens(self) -> int:
+        """How many there are."""
+        return self.raw.tokens
 
     @property
     def digest(self) -> str:
@@ -79,15 +87,15 @@ class Job:
         build = responses.chat_delta if self.envelope.chat else responses.completion_delta
         return build(planned.index, planned.answer, start, stop, finish_reason=finish_reason, shown=planned.shown)
 
-    def usage(self, under: Sequence[Under], *, streamed: bool = False) -> Json:
-        """What the request has used."""
+    def usage(self, under: Sequence[Under], *, streamed: bool = False, shown: Sequence[int] | None = None) -> Json:
+        """What the request has used; of a stream that is under way, as far as the client is `shown` tokens."""
+        written = [item.written_tokens for item in under] if shown is None else shown
         reasoning = [
-            min(planned.answer.reasoning_tokens, item.written_tokens)
-            for planned, item in zip(self.planned, under, strict=True)
+            min(planned.answer.reasoning_tokens, tokens) for planned, tokens in zip(self.planned, written, strict=True)
         ]
         spent = Spent(
             prompt=sum(prompt.tokens for prompt in self.prompts),
-            completion=sum(item.written_tokens for item in under),
+            completion=sum(written),
             reasoning=sum(reasoning) if self.splits_reasoning else None,
             cached=self._cached(under) if self.tells_cached else None,
             block_tokens=self.block_tokens,
@@ -106,12 +114,13 @@ def chat_job(request: protocol.ChatRequest, settings: Settings, *, request_id: s
     model = protocol.check_model(request, settings)
     thinks = protocol.chat_thinks(request, settings)
     field, asked = request.output_limit
-    prompt = _prompt(protocol.render_chat(request, thinks=thinks), settings, field=field, asked=asked, default=None)
+    raw = protocol.raw_prompt(protocol.render_chat(request, thinks=thinks))
+    prompt = _prompt(raw, settings, field=field, asked=asked, default=None)
     top = request.top_logprobs or 0 if request.logprobs else None
     protocol.check_sampling(request, limit=prompt.max_tokens, logprobs=top)
     effort = request.reasoning_effort or "medium"
     wish = _wish(request, prompt, thinks=thinks, effort=effort, budget=protocol.check_budget(request, settings))
-    shown = Shown(top, request.include_reasoning)
+    shown = Shown(top, request.include_reasoning, ids=_ids(request, raw))
     return _job(
         request,
         _envelope(f"chatcmpl-{request_id}", model, settings, chat=True),
@@ -124,9 +133,9 @@ def completion_job(request: protocol.CompletionRequest, settings: Settings, *, r
     """The job of a text completion request; raises ApiError."""
     model = protocol.check_model(request, settings)
     rows = []
-    for text in request.prompts:
+    for raw in request.prompts:
         prompt = _prompt(
-            text,
+            raw,
             settings,
             field="max_tokens",
             asked=request.max_tokens,
@@ -134,17 +143,25 @@ def completion_job(request: protocol.CompletionRequest, settings: Settings, *, r
         )
         protocol.check_sampling(request, limit=prompt.max_tokens, logprobs=request.logprobs)
         budget = protocol.check_budget(request, settings)
-        thinks = protocol.completion_thinks(text, settings)
+        thinks = protocol.completion_thinks(raw.text, settings)
         wish = _wish(request, prompt, thinks=thinks, effort="medium", budget=budget)
-        rows.append((prompt, wish, Shown(request.logprobs, echo=text if request.echo else "")))
+        wish = replace(wish, thought_tokens=raw.thought_tokens if thinks else 0)
+        shown = Shown(request.logprobs, echo=raw.text if request.echo else "", ids=_ids(request, raw))
+        rows.append((prompt, wish, shown))
     envelope = _envelope(f"cmpl-{request_id}", model, settings, chat=False)
     return _job(request, envelope, _plans(request, rows, settings), settings)
 
 
-def _prompt(text: str, settings: Settings, *, field: str, asked: int | None, default: int | None) -> Prompt:
-    limit = protocol.check_length(text, settings, field=field, asked=asked, default=default)
-    blocks = block_hashes(text, settings.engine.block_tokens * CHARACTERS_PER_TOKEN)
-    return Prompt(text, count_tokens(text), blocks, limit)
+def _ids(request: protocol.Request, raw: protocol.RawPrompt) -> tuple[int, ...] | None:
+    return raw.ids if request.return_token_ids else None
+
+
+def _prompt(
+    raw: protocol.RawPrompt, settings: Settings, *, field: str, asked: int | None, default: int | None
+) -> Prompt:
+    limit = protocol.check_length(raw.tokens, settings, field=field, asked=asked, default=default)
+    blocks = block_hashes(raw.text, settings.engine.block_tokens * CHARACTERS_PER_TOKEN)
+    return Prompt(raw, blocks, limit)
 
 
 def _wish(request: protocol.Request, prompt: Prompt, *, thinks: bool, effort: str, budget: int | None) -> Wish:

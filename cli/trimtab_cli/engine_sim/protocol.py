@@ -5,12 +5,15 @@ fields are accepted and ignored, as vLLM does. Tools, images and structured outp
 such unknown fields.
 """
 
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trimtab_cli.engine_sim.answers import THINK_END, THINK_START, count_tokens
 from trimtab_cli.engine_sim.settings import Settings
+from trimtab_cli.engine_sim.vocabulary import ids_of, text_of
 
 MAX_LOGPROBS = 20
 MAX_STOPS = 4
@@ -100,6 +103,7 @@ class Request(BaseModel):
     request_id: str | None = None
     thinking_token_budget: Any = None
     kv_transfer_params: dict[str, Any] | None = None
+    return_token_ids: bool | None = None
 
     @property
     def samples(self) -> int:
@@ -122,7 +126,7 @@ class Request(BaseModel):
         return bool(self.wants_usage and self.stream_options and self.stream_options.continuous_usage_stats)
 
 
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=BaseModel)
 
 
 class ChatRequest(Request):
@@ -144,6 +148,36 @@ class ChatRequest(Request):
         return "max_tokens", self.max_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class RawPrompt:
+    """A prompt that is given as its text, or as tokens (`given`)."""
+
+    text: str
+    given: tuple[int, ...] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many there are."""
+        return count_tokens(self.text) if self.given is None else len(self.given)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Its tokens."""
+        return tuple(ids_of(self.text)) if self.given is None else self.given
+
+    @property
+    def thought_tokens(self) -> int:
+        """Tokens after the mark that opens the reasoning, where it is still open."""
+        at = self.text.rfind(THINK_START)
+        if at <= self.text.rfind(THINK_END):
+            return 0
+        begins = at + len(THINK_START)
+        if self.given is None:
+            return count_tokens(self.text[begins:])
+        ends = accumulate(len(text_of((number,))) for number in self.given)
+        return sum(end > begins for end in ends)
+
+
 class CompletionRequest(Request):
     """`POST /v1/completions`."""
 
@@ -152,19 +186,35 @@ class CompletionRequest(Request):
     echo: bool | None = False
 
     @property
-    def prompts(self) -> list[str]:
-        """The prompts as texts; a token id becomes as many characters as a token counts."""
+    def prompts(self) -> list[RawPrompt]:
+        """The prompts; each is a text or a list of token ids."""
         if self.prompt is None:
             return []
         prompts = [self.prompt] if isinstance(self.prompt, str) or self._is_one_list_of_ids() else self.prompt
-        return [prompt if isinstance(prompt, str) else _text_of_ids(prompt) for prompt in prompts]  # type: ignore[arg-type]
+        return [raw_prompt(prompt) for prompt in prompts]  # type: ignore[arg-type]
 
     def _is_one_list_of_ids(self) -> bool:
         return isinstance(self.prompt, list) and all(isinstance(item, int) for item in self.prompt)
 
 
-def _text_of_ids(ids: list[int]) -> str:
-    return "".join(f"{value:04x}"[-4:] for value in ids)
+def raw_prompt(prompt: str | list[int]) -> RawPrompt:
+    """A prompt that is given as its text or as its token ids."""
+    if isinstance(prompt, str):
+        return RawPrompt(prompt)
+    return RawPrompt(text_of(prompt), tuple(prompt))
+
+
+class TokenizeRequest(BaseModel):
+    """`POST /tokenize` of a text."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str | None = None
+    prompt: str
+
+
+def parse_tokenize(body: object) -> TokenizeRequest:
+    """A text to be tokenized; raises ApiError."""
+    return _validate(TokenizeRequest, body)
 
 
 def parse_chat(body: object) -> ChatRequest:
@@ -182,7 +232,7 @@ def parse_completion(body: object) -> CompletionRequest:
     """A text completion request; raises ApiError."""
     _check_raw(body)
     request = _validate(CompletionRequest, body)
-    if not request.prompts or not all(request.prompts):
+    if not request.prompts or not all(prompt.tokens for prompt in request.prompts):
         raise bad_request("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
     return request
 
@@ -234,7 +284,7 @@ def _shown(given: object) -> str:
     return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "...[truncated]"
 
 
-def check_model(request: Request, settings: Settings) -> str:
+def check_model(request: "Request | TokenizeRequest", settings: Settings) -> str:
     """The model that answers; raises 404 for one that is not served."""
     if request.model and request.model not in settings.served_names:
         names = ", ".join(settings.served_names)
@@ -280,10 +330,9 @@ def _check_ranges(request: Request) -> None:
         raise bad_request(f"top_k must be 0 (disable), or at least 1, got {top_k}.")
 
 
-def check_length(prompt: str, settings: Settings, *, field: str, asked: int | None, default: int | None) -> int:
+def check_length(tokens: int, settings: Settings, *, field: str, asked: int | None, default: int | None) -> int:
     """How many tokens the answer may have; raises 400 when the prompt or the cap does not fit the context window."""
     window = settings.max_model_len
-    tokens = count_tokens(prompt)
     if asked is not None and asked > window:
         message = f"{field}={asked} cannot be greater than max_model_len={window}. Please request fewer output tokens."
         raise bad_request(message, field, value=asked)

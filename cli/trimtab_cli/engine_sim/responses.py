@@ -7,6 +7,7 @@ from typing import Any
 
 from trimtab_cli.engine_sim.answers import WORDS, Answer, Token, logprob
 from trimtab_cli.engine_sim.noise import uniform
+from trimtab_cli.engine_sim.vocabulary import id_of
 
 DONE = b"data: [DONE]\n\n"
 Json = dict[str, Any]
@@ -67,11 +68,11 @@ class Envelope:
             body["system_fingerprint"] = self.fingerprint
         return body
 
-    def opening(self, index: int, usage: Json | None) -> Json:
+    def opening(self, index: int, usage: Json | None, prompt_ids: list[int] | None = None) -> Json:
         """The first event of a chat stream: who speaks."""
         delta = {"role": "assistant", "content": ""}
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-        return self.chunk([choice], usage=usage) | {"prompt_token_ids": None, "prompt_text": None}
+        return self.chunk([choice], usage=usage) | {"prompt_token_ids": prompt_ids, "prompt_text": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,17 @@ class Shown:
     top_logprobs: int | None = None
     include_reasoning: bool = True
     echo: str = ""
+    ids: tuple[int, ...] | None = None
+    """The prompt's tokens, where ids are asked for; the answer's are shown, too."""
+
+    def token_ids(self, tokens: Iterable[Token]) -> list[int] | None:
+        """Of these tokens; None unless asked for."""
+        return None if self.ids is None else [id_of(token.text) for token in tokens]
+
+    @property
+    def prompt_ids(self) -> list[int] | None:
+        """Of the prompt; None unless asked for."""
+        return None if self.ids is None else list(self.ids)
 
 
 def chat_choice(index: int, answer: Answer, finish_reason: str, shown: Shown, written: int) -> Json:
@@ -102,7 +114,7 @@ def chat_choice(index: int, answer: Answer, finish_reason: str, shown: Shown, wr
         "logprobs": chat_logprobs(answer, 0, tokens, shown.top_logprobs),
         "finish_reason": finish_reason,
         "stop_reason": answer.stop_reason if finish_reason == "stop" else None,
-        "token_ids": None,
+        "token_ids": shown.token_ids(tokens),
         "routed_experts": None,
     }
 
@@ -117,20 +129,22 @@ def chat_delta(
     choices = []
     if reasoning:
         delta = {"reasoning": _text(reasoning)} if shown.include_reasoning else {}
-        choices.append(_chat_event(index, delta, chat_logprobs(answer, start, reasoning, shown.top_logprobs)))
+        logprobs = chat_logprobs(answer, start, reasoning, shown.top_logprobs)
+        choices.append(_chat_event(index, delta, logprobs, shown.token_ids(reasoning)))
     if content or not choices:
         text = _text(token for token in content if not token.marker)
         delta = {} if text is None else {"content": text}
         at = start + len(reasoning)
-        choices.append(_chat_event(index, delta, chat_logprobs(answer, at, content, shown.top_logprobs)))
+        logprobs = chat_logprobs(answer, at, content, shown.top_logprobs)
+        choices.append(_chat_event(index, delta, logprobs, shown.token_ids(content)))
     if finish_reason is not None:
         stop_reason = answer.stop_reason if finish_reason == "stop" else None
         choices[-1] |= {"finish_reason": finish_reason, "stop_reason": stop_reason}
-    return [choice for choice in choices if choice["delta"] or choice["finish_reason"]]
+    return [choice for choice in choices if choice["delta"] or choice["finish_reason"] or choice["token_ids"]]
 
 
-def _chat_event(index: int, delta: Json, logprobs: Json | None) -> Json:
-    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None, "token_ids": None}
+def _chat_event(index: int, delta: Json, logprobs: Json | None, ids: list[int] | None) -> Json:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None, "token_ids": ids}
 
 
 def completion_choice(index: int, answer: Answer, finish_reason: str, shown: Shown, written: int) -> Json:
@@ -142,9 +156,9 @@ def completion_choice(index: int, answer: Answer, finish_reason: str, shown: Sho
         "logprobs": completion_logprobs(answer, 0, tokens, shown.top_logprobs, offset=len(shown.echo)),
         "finish_reason": finish_reason,
         "stop_reason": answer.stop_reason if finish_reason == "stop" else None,
-        "token_ids": None,
+        "token_ids": shown.token_ids(tokens),
         "prompt_logprobs": None,
-        "prompt_token_ids": None,
+        "prompt_token_ids": shown.prompt_ids,
         "routed_experts": None,
     }
 
@@ -161,8 +175,8 @@ def completion_delta(
         "logprobs": completion_logprobs(answer, start, tokens, shown.top_logprobs, offset=offset),
         "finish_reason": finish_reason,
         "stop_reason": answer.stop_reason if finish_reason == "stop" else None,
-        "prompt_token_ids": None,
-        "token_ids": None,
+        "prompt_token_ids": shown.prompt_ids if start == 0 else None,
+        "token_ids": shown.token_ids(tokens),
     }
     return [choice]
 

@@ -74,6 +74,13 @@ def test_no_budget_no_bound(budget: int | None):
     assert answer.reasoning_tokens == natural_lengths(HARD, 3)[0]
 
 
+def test_a_thought_that_is_made_to_go_on_does():
+    natural = plan_answer(HARD, 3, THINKING).reasoning_tokens
+    halfway = plan_answer(HARD, 3, replace(THINKING, thought_tokens=natural // 2))
+    assert halfway.reasoning_tokens == natural - natural // 2
+    assert plan_answer(HARD, 3, replace(THINKING, thought_tokens=10 * natural)).reasoning_tokens == natural // 4
+
+
 def test_effort_stretches_the_reasoning():
     lengths = [plan_answer(HARD, 3, replace(THINKING, effort=effort)).reasoning_tokens for effort in EFFORTS]
     assert lengths == sorted(lengths)

@@ -12,6 +12,7 @@ from trimtab_cli.engine_sim.answers import count_tokens
 from trimtab_cli.engine_sim.jobs import Job, chat_job, completion_job
 from trimtab_cli.engine_sim.protocol import ApiError
 from trimtab_cli.engine_sim.settings import Settings, settings_from
+from trimtab_cli.engine_sim.vocabulary import ids_of
 
 USER = [{"role": "user", "content": "Hello, what is 2 + 2?"}]
 
@@ -92,12 +93,37 @@ def test_the_text_of_a_message(content: Any, text: str):
     [
         pytest.param("a", ["a"], id="text"),
         pytest.param(["a", "b"], ["a", "b"], id="texts"),
-        pytest.param([1, 2, 300], ["00010002012c"], id="ids"),
-        pytest.param([[1], [2, 3]], ["0001", "00020003"], id="lists-of-ids"),
+        pytest.param(ids_of("Hello"), ["Hello"], id="ids"),
+        pytest.param([ids_of("a"), ids_of("bc")], ["a", "bc"], id="lists-of-ids"),
     ],
 )
 def test_the_prompts_of_a_completion(prompt: Any, texts: list[str]):
-    assert protocol.parse_completion({"prompt": prompt}).prompts == texts
+    assert [raw.text for raw in protocol.parse_completion({"prompt": prompt}).prompts] == texts
+
+
+def test_every_id_of_a_prompt_counts():
+    assert complete(prompt=[*ids_of("a"), *ids_of("b"), 0]).prompts[0].tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [
+        ("Solve <think>12345678", 2),
+        ("<think>no</think> Solve", 0),
+        ([*ids_of("Solve <think>\n"), *ids_of("ba "), *ids_of("con ")], 3),
+        ([*ids_of("<think>"), *ids_of("ba "), *ids_of("</think>")], 0),
+    ],
+    ids=["text", "closed", "ids", "closed ids"],
+)
+def test_the_thought_in_a_prompt_is_counted(prompt: Any, tokens: int):
+    (raw,) = protocol.parse_completion({"prompt": prompt}).prompts
+    assert raw.thought_tokens == tokens
+
+
+def test_a_thought_goes_on_within_what_is_left_of_its_budget():
+    prompt = [*ids_of("Prove it <think>\n"), *(token for _ in range(20) for token in ids_of("ba "))]
+    (planned,) = complete(prompt=prompt, thinking_token_budget=24, max_tokens=100).planned
+    assert planned.answer.reasoning_tokens == 24 - 21
 
 
 @pytest.mark.parametrize("prompt", [None, "", [], ["a", ""]])
