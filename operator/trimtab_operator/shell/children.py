@@ -50,10 +50,14 @@ async def converge(
 
 async def apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None, what: str) -> Problem | None:
     """Apply an object where it differs from the live one, which is ours; a refusal of the API server is the answer."""
-    if "replicas" in manifest.get("spec", {}) and _has_replicas_writer(manifest):
-        manifest, live = await _prepared(deps, manifest, live)
+    others_replicas = live is not None and _has_replicas_writer(manifest)
+    if others_replicas:
+        manifest = _without_replicas(manifest)
     if _is_verified(deps, manifest, live):
         return None
+    if live is not None and others_replicas and not replicas_claimed(live):
+        # What nobody else owns would fall back to the default of 1 when our apply no longer names it.
+        live = await claim_replicas(deps, live)
     body = manifest
     if live is not None:
         body = {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
@@ -68,8 +72,6 @@ async def apply(deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None, 
     deps.telemetry.applies.labels(manifest["kind"]).inc()
     deps.written.note(live, answer)
     logger.info("applied %s in %s", what, manifest["metadata"].get("namespace", "no namespace"))
-    if live is None and _has_replicas_writer(manifest):
-        await claim_replicas(deps, answer)
     return None
 
 
@@ -107,16 +109,10 @@ def _has_replicas_writer(manifest: Mapping[str, Any]) -> bool:
     return names.POOL_LABEL in labels and any(manifest["kind"] == kind.kind for kind in WORKLOADS)
 
 
-async def _prepared(
-    deps: Deps, manifest: Manifest, live: Mapping[str, Any] | None
-) -> tuple[Manifest, Mapping[str, Any] | None]:
+def _without_replicas(manifest: Manifest) -> Manifest:
     """A new workload starts with the replicas given; later `.spec.replicas` is left to its writer."""
-    if live is None:
-        return manifest, live
-    if not replicas_claimed(live):
-        live = await claim_replicas(deps, live)
     spec = {key: value for key, value in manifest["spec"].items() if key != "replicas"}
-    return {**manifest, "spec": spec}, live
+    return {**manifest, "spec": spec}
 
 
 async def claim_replicas(deps: Deps, workload: Mapping[str, Any]) -> Manifest:

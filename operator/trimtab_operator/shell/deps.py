@@ -13,6 +13,7 @@ from trimtab_operator.core.eventbody import event
 from trimtab_operator.core.kinds import Kind
 from trimtab_operator.core.tickreport import TickReport
 from trimtab_operator.shell.cluster import Cluster, ClusterError, FencedError
+from trimtab_operator.shell.newcomers import Newcomers
 from trimtab_operator.shell.parsing import Parsed
 from trimtab_operator.shell.telemetry import Telemetry
 from trimtab_operator.shell.wakeups import Wakeups
@@ -85,6 +86,7 @@ class Deps:
     """The pools that each policy named when its last event came."""
     verified: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By uid: the resourceVersion and the digest of the desire for which a child was last found to be as desired."""
+    newcomers: Newcomers = field(default_factory=Newcomers)
     written: Written = field(default_factory=Written)
     parsed: Parsed = field(default_factory=Parsed)
 

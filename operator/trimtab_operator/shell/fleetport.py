@@ -27,7 +27,7 @@ from trimtab_operator.core.groups import is_member
 from trimtab_operator.core.kinds import BY_NAME, DEPLOYMENT, POD, POLICY, POOL
 from trimtab_operator.core.observation import Observation, ObservedPool
 from trimtab_operator.core.observe import is_ready, observe, replica_gpus
-from trimtab_operator.core.resize import Write, resize, to_ask
+from trimtab_operator.core.resize import Mark, Write, resize, to_ask
 from trimtab_operator.core.revisions import PoolReplicas, pool_replicas
 from trimtab_operator.core.rollout import Room, expired
 from trimtab_operator.core.tending import Look, decide
@@ -93,9 +93,14 @@ class KubernetesFleet:
         asked = to_ask(known, victims=known.rolling or self._follows(key, pool) not in (None, known.intended))
         in_flight = await self.loads.in_flight(asked) if asked else {}
         look = Look(pool, self._follows(key, pool), in_flight, self.deps.clock())
-        if not decide(known, look, Room(surge=True, regrow=True)):
+        writes = decide(known, look, Room(surge=True, regrow=True))
+        if not writes:
             await self._forget(key, known, pool)
             return known.rolling or known.drains_since is not None
+        if all(isinstance(write, Mark) for write in writes):
+            # What is remembered of a revision holds no GPU: nothing needs to be counted for it.
+            await self.execute(self._as_watched(key), key, writes)
+            return True
         together = self._together(key)
         async with self.locks.holding(key[0], together):
             if self._together(key) != together:
@@ -147,6 +152,9 @@ class KubernetesFleet:
     def _watched(self, key: Key) -> PoolReplicas:
         owned = [w for w in self.deps.world.workloads(POOL, key) if _is_a_pools(w)]
         return pool_replicas(owned, self.deps.world.pods(POOL, key), wanted=self.deps.wanted.get(key, ""))
+
+    def _as_watched(self, key: Key) -> _Live:
+        return _Live({names.label_value(key[1]): self.deps.world.workloads(POOL, key)}, {})
 
     def _follows(self, key: Key, pool: InferencePool) -> int | None:
         """The number of replicas that the pool has by its spec; None where a policy moves it."""

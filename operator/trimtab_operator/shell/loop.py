@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from trimtab_operator.core.kinds import Kind
 from trimtab_operator.core.pacing import Pace, Result, next_delay
 from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.deps import Deps, mark_broken
+from trimtab_operator.shell.newcomers import LONGEST_SECONDS
 from trimtab_operator.shell.wakeups import first_of
 from trimtab_operator.shell.world import Key, wake_key
 
@@ -46,11 +48,14 @@ async def run_loop(deps: Deps, loop: Loop, stop: Stop, pace: Pace) -> None:
     """Run until told to stop. A pass in flight is cancelled then: every pass starts from what is observed."""
     failures, now = 0, asyncio.get_running_loop().time
     with deps.wakeups.listening(wake_key(loop.kind, loop.key)) as poked:
+        looked = False
         while not stop:
             poked.clear()
             started = now()
-            task = asyncio.ensure_future(_passed(deps, loop))
-            await first_of_stop(task, stop)
+            with nullcontext() if looked else deps.newcomers.first_pass():
+                task = asyncio.ensure_future(_passed(deps, loop))
+                await first_of_stop(task, stop)
+            looked = True
             if not task.done() or task.cancelled():
                 return
             result, asked_seconds = task.result()
@@ -61,6 +66,9 @@ async def run_loop(deps: Deps, loop: Loop, stop: Stop, pace: Pace) -> None:
             if rest > 0:
                 await first_of([asyncio.ensure_future(stop.wait())], seconds=rest)
             await first_of([asyncio.ensure_future(stop.wait()), asyncio.ensure_future(poked.wait())], seconds=delay)
+            if deps.newcomers.are_waiting:
+                passed = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(deps.newcomers.all_passed())]
+                await first_of(passed, seconds=LONGEST_SECONDS)
 
 
 async def first_of_stop(task: "asyncio.Future[Any]", stop: Stop) -> None:

@@ -48,7 +48,7 @@ def start(bench: Bench, replicas: int = 1) -> None:
 def test_a_new_pool_gets_its_children_and_starts_empty(bench: Bench):
     assert run(bench) is Result.DONE
     kinds = [kind for call, kind, name in bench.cluster.writes() if call == "apply"]
-    assert kinds == ["Service", "PodDisruptionBudget", "Deployment", "Deployment"]
+    assert kinds == ["Service", "PodDisruptionBudget", "Deployment"]
     assert bench.cluster.one(DEPLOYMENT, bench.engine())["spec"]["replicas"] == 0
     assert bench.conditions(POOL, "low") == {
         "RecipeValid": ("True", "Accepted"),
@@ -102,15 +102,17 @@ def test_an_edit_makes_a_revision_without_replicas_and_leaves_the_old_one_alone(
     assert bench.conditions(POOL, "low")["Ready"] == ("False", "RollingOut")
 
 
-def test_replicas_survive_a_crash_between_creation_and_claim(bench: Bench):
+def test_replicas_that_nobody_wrote_yet_survive_an_apply(bench: Bench):
     """Whoever applies a Deployment without `replicas` that nobody else owns makes the server default it to 1."""
     run(bench)
-    bench.cluster._applied.pop(("Deployment", "default", bench.engine(), names.REPLICAS_MANAGER))
-    bench.cluster.change(DEPLOYMENT, bench.engine(), {"metadata": {"labels": {"touched": "yes"}}})
-    bench.cluster.change(POOL, "low", {"spec": {"recipe": {"preset": "throughput"}}})
-    bench.deps.written = type(bench.deps.written)()
+    bench.cluster.change(DEPLOYMENT, bench.engine(), {"spec": {"progressDeadlineSeconds": 1}})
+    bench.cluster.writes()
     run(bench)
-    assert bench.cluster.one(DEPLOYMENT, bench.engine())["spec"]["replicas"] == 0
+    deployment = bench.cluster.one(DEPLOYMENT, bench.engine())
+    assert ("apply", "Deployment", bench.engine()) in bench.cluster.writes()
+    assert deployment["spec"]["progressDeadlineSeconds"] > 1
+    assert deployment["spec"]["replicas"] == 0
+    assert names.REPLICAS_MANAGER in {f["manager"] for f in deployment["metadata"]["managedFields"]}
 
 
 def test_drift_in_a_child_is_taken_back(bench: Bench):

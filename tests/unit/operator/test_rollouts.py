@@ -12,12 +12,23 @@ from support.stories import KEY, Story
 from trimtab_operator.core import names
 from trimtab_operator.core.conditions import timestamp
 from trimtab_operator.core.groups import is_member
-from trimtab_operator.core.kinds import CONFIG_MAP, POD, POOL, SERVICE
+from trimtab_operator.core.kinds import CONFIG_MAP, DEPLOYMENT, POD, POOL, SERVICE
 from trimtab_operator.core.observe import is_ready
 from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.reconcile import reconcile_policy
 
 NEW = {"recipe": {"preset": "throughput"}}
+
+
+def test_what_is_remembered_of_a_revision_needs_no_count():
+    story = Story()
+    story.bench.add_pool(spec__replicas=1)
+    story.run(2)
+    assert story.serving() == 1
+    story.bench.cluster.fail_always["list_all"] = ClusterError("list", 500, "not now")
+    story.tick()
+    deployment = story.bench.cluster.one(DEPLOYMENT, story.bench.engine())
+    assert names.PROVEN_ANNOTATION in deployment["metadata"]["annotations"]
 
 
 def test_without_a_spare_gpu_one_replica_after_another_is_replaced():
