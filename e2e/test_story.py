@@ -316,10 +316,11 @@ def test_a_policy_over_its_budget_is_refused_with_the_fix(story: Story) -> None:
     until("Ready again", lambda: story.condition("tpolicy", fleet.POLICY, "Ready").get("status") == "True", 180)
 
 
+@pytest.mark.timeout(1800)
 def test_nothing_is_written_while_nothing_happens(story: Story) -> None:
     until("the fleet rests", lambda: not _writes_during(story, 20), 240)
-    # What rested for a moment may have been waiting for something: a second window tells.
-    until("five minutes without a write", lambda: not _writes_during(story, STEADY_SECONDS), 400)
+    # Something happens where the machine pauses, and what rested for a moment may have waited: other windows tell.
+    until("five minutes without a write", lambda: not _writes_during(story, STEADY_SECONDS), 1000)
 
 
 def _writes_during(story: Story, seconds: float) -> list[str]:
