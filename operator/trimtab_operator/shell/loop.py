@@ -13,7 +13,6 @@ from trimtab_operator.core.kinds import Kind
 from trimtab_operator.core.pacing import Pace, Result, next_delay
 from trimtab_operator.shell.cluster import ClusterError
 from trimtab_operator.shell.deps import Deps, mark_broken
-from trimtab_operator.shell.newcomers import LONGEST_SECONDS
 from trimtab_operator.shell.wakeups import first_of
 from trimtab_operator.shell.world import Key, wake_key
 
@@ -67,8 +66,8 @@ async def run_loop(deps: Deps, loop: Loop, stop: Stop, pace: Pace) -> None:
                 await first_of([asyncio.ensure_future(stop.wait())], seconds=rest)
             await first_of([asyncio.ensure_future(stop.wait()), asyncio.ensure_future(poked.wait())], seconds=delay)
             if deps.newcomers.are_waiting:
-                passed = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(deps.newcomers.all_passed())]
-                await first_of(passed, seconds=LONGEST_SECONDS)
+                waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(deps.newcomers.let_pass())]
+                await first_of(waits, seconds=pace.resync_seconds)
 
 
 async def first_of_stop(task: "asyncio.Future[Any]", stop: Stop) -> None:

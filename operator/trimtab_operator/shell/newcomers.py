@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-#: One object whose first pass is held up must not hold up all others.
-LONGEST_SECONDS = 10.0
+#: Newcomers of whom none gets through must not hold up all others.
+PATIENCE_SECONDS = 10.0
 
 
 class Newcomers:
@@ -14,7 +14,7 @@ class Newcomers:
     def __init__(self) -> None:
         self._waiting: set[object] = set()
         self._none = asyncio.Event()
-        self._none.set()
+        self._moved_at = 0.0
 
     @property
     def are_waiting(self) -> bool:
@@ -24,16 +24,25 @@ class Newcomers:
     @contextmanager
     def first_pass(self) -> Iterator[None]:
         """A loop's first pass."""
-        me = object()
+        me, now = object(), asyncio.get_running_loop().time
+        if not self._waiting:
+            self._moved_at = now()
         self._waiting.add(me)
         self._none.clear()
         try:
             yield
         finally:
             self._waiting.discard(me)
+            self._moved_at = now()
             if not self._waiting:
                 self._none.set()
 
-    async def all_passed(self) -> None:
-        """Return when there are none."""
-        await self._none.wait()
+    async def let_pass(self) -> None:
+        """Return when there are none, or when for `PATIENCE_SECONDS` none of them has come to the end of its pass."""
+        while self._waiting:
+            until = self._moved_at + PATIENCE_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._none.wait()
+            if until == self._moved_at + PATIENCE_SECONDS:
+                return
