@@ -93,6 +93,8 @@ class FakeEngine:
         self.texts: dict[str, list[int]] | None = None
         """What `/tokenize` says; it is not there where this is None. Such requests are in `tokenized`."""
         self.tokenized: list[Got] = []
+        self.tokenizer: list[Behaviour] = []
+        """What the next of them get instead."""
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self.address = ""
@@ -120,6 +122,12 @@ class FakeEngine:
             while (got := await self._read(reader)) is not None:
                 if got.line.startswith("POST /tokenize "):
                     self.tokenized.append(got)
+                    if self.tokenizer:
+                        watching = asyncio.create_task(self._watch(reader, got))
+                        await self.tokenizer.pop(0)(got, writer)
+                        watching.cancel()
+                        await asyncio.gather(watching, return_exceptions=True)
+                        continue
                     known = None if self.texts is None else {"tokens": self.texts[got.body["prompt"]]}
                     await json_answer(404 if known is None else 200, known or {"detail": "Not Found"})(got, writer)
                     continue

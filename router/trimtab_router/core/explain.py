@@ -7,7 +7,7 @@ from typing import Any, Final
 from trimtab_crds.strategyspec import StrategyType
 from trimtab_crds.wire import StrategyConfig
 from trimtab_router.core.ceiling import NANOS
-from trimtab_router.core.costs import samples
+from trimtab_router.core.costs import least_thinking, samples
 from trimtab_router.core.curve import Curve
 from trimtab_router.core.ladder import Rung
 from trimtab_router.core.learned import Quality, Step, undercuts
@@ -200,9 +200,9 @@ def unmeasured(plan: Plan) -> tuple[Unmeasured, ...]:
     return tuple(
         Unmeasured(rung.name, rung.pool.name, STRATEGY_NAMES[strategy], tokens)
         for rung in allowed(plan.facts, ladder)
-        for strategy in ladder.strategies[rung.index]
+        for strategy, how in ladder.strategies[rung.index].items()
         for tokens in ladder.budgets[rung.index]
-        if (rung.index, tokens, strategy) not in known
+        if (rung.index, tokens, strategy) not in known and (how.forcing is None or least_thinking(how, tokens) < tokens)
     )
 
 

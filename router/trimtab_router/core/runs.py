@@ -141,6 +141,7 @@ class Run:
             resumable=self.attempt.rung.pool.thinking_end is not None and self.thought is not None,
             early=self.early and self.ended == "Cut",
             unforced=self.unforced,
+            begun=self.shown > 0,
         )
 
     @property

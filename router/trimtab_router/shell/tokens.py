@@ -36,13 +36,15 @@ class Host(Protocol):
         """Monotonic seconds."""
 
 
-async def token_ids(host: Host, request: Request, endpoint: Endpoint, model: str, text: str) -> tuple[int, ...]:
+async def token_ids(
+    host: Host, request: Request, endpoint: Endpoint, model: str, text: str, *, seconds: float = ASK_SECONDS
+) -> tuple[int, ...]:
     """The tokens of a text by that replica's tokenizer; none where it does not say."""
     known = endpoint.texts.get(text)
     if known is not None:
         return known
     try:
-        async with asyncio.timeout(ASK_SECONDS):
+        async with asyncio.timeout(seconds):
             status, body = await _asked(host, request, endpoint, model, text)
     except (OSError, TimeoutError, FramingError) as error:
         _log.debug("%s: no tokens of %r: %s", endpoint.address, text, error)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.attempts import Greedy, chat_events, chat_stream, content_of, reasoning_of, strategic, text_stream
-from support.routing import chat, ladder, planned
+from support.routing import chat, ladder, planned, scores
 from support.running import on_loop, request, running
 from support.upstream import END, STREAM_HEAD, FakeEngine, die, event, hang, raw_answer
 from trimtab_router.core.attempts import Forced, Thought, without
@@ -73,6 +73,11 @@ FAILED = {"ended": "Failed"}
             [("answer", None, 50), ("continuation", 0, 50), ("continuation", 0, 0), ("escalation", None, 0)],
         ),
         (
+            [EARLY, FAILED | {"begun": True}],
+            Choice(-1, "Failed"),
+            [("answer", None, 50), ("continuation", 0, 50)],
+        ),
+        (
             [EARLY, FAILED, FAILED, FAILED],
             Choice(-1, "Failed"),
             [("answer", None, 50), ("continuation", 0, 50), ("continuation", 0, 0), ("escalation", None, 0)],
@@ -80,7 +85,7 @@ FAILED = {"ended": "Failed"}
     ],
     ids=[
         *("long enough", "once", "at most as often as allowed", "cannot go on", "no room", "no answer", "no ceiling"),
-        *("a lost replica", "a replica lost in the continuation", "anew", "nothing left"),
+        *("a lost replica", "a replica lost in the continuation", "anew", "lost in the answer", "nothing left"),
     ],
 )
 def test_the_script(endings, choice, attempts):
@@ -136,6 +141,17 @@ def test_explain_shows_what_is_forced_and_expects_nothing_of_it():
     assert forced["budget"]["samples"] == 1
     assert forced["candidates"][0]["quality"] == plain["candidates"][0]["quality"]
     assert forced["candidates"][0]["expected_output_tokens"] == plain["candidates"][0]["expected_output_tokens"] + 30
+
+
+def test_a_class_that_forces_makes_it_no_candidate_of_others_until_something_is_learned_of_it():
+    tiers = [{"name": "low", "pool": "pool-high", "thinkingTokens": 100}]
+    strategy = {"type": "BudgetForcing", "forcing": {"minThinkingTokens": 80}}
+    classes = [{"name": "math", "tier": "low", "thinkingTokens": 60, "strategy": strategy}]
+    on = ladder(tiers=tiers, classifier={"defaultTier": "low"}, classes=classes, context=[])
+    found = plan_as_dict(planned({"model": "auto", "messages": MESSAGES}, on, scores(class_name="code")))
+    assert [c["strategy"] for c in found["candidates"]] == ["single"]
+    untried = [(u["strategy"], u["thinking_tokens"]) for u in found["unmeasured"]]
+    assert untried == [("single", 60), ("budget-forcing", 100)]
 
 
 def engine(*plan, default=None, texts=TEXTS):
@@ -292,6 +308,17 @@ async def test_a_replica_that_dies_while_it_goes_on_loses_nothing_of_the_thought
         response = await router.ask(chat(stream=True))
         assert (reasoning_of(response.body), content_of(response.body)) == ("t0 t1 t2 t3 Wait so b c", "late")
         assert low.got[2].body["prompt"] == [1, 2, 3, 100, 101, 102, 103, 900, 901, 200, 201]
+
+
+@on_loop
+async def test_an_answer_that_breaks_off_after_it_was_begun_is_not_made_again_in_vain():
+    half = text_stream(" so", "</think>", "late", " an", first_id=200, end=False)
+    once = {"type": "BudgetForcing", "forcing": {"minThinkingTokens": 8, "continuations": 1}}
+    async with engine(thought(4, "early"), half) as low, running(forcing(low, strategy=once)) as router:
+        response = await router.ask(chat(stream=True))
+        assert '"content":" an"' in response.body.decode()
+        assert "the engine closed the connection" in response.body.decode()
+        assert len(low.got) == 2
 
 
 @on_loop

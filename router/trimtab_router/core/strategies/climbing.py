@@ -34,7 +34,7 @@ def watched(query: Query, attempt: Attempt) -> Script:
         watch = _signals(query, attempt, rungs) if number < steps else frozenset[Signal]()
         outcome = yield [replace(attempt, watch=watch)]
         if outcome.signal is None:
-            if outcome.ended == "Failed" and attempt.resumes is not None:
+            if outcome.ended == "Failed" and attempt.resumes is not None and not outcome.begun:
                 return (yield from _again(attempt, number))
             return Choice(number if outcome.ok else -1, why if outcome.ok else outcome.ended)
         why = str(outcome.signal)

@@ -25,7 +25,7 @@ def budget_forcing(query: Query) -> Script:
             break
         goes_on = replace(attempt, resumes=last.number, least_thinking_tokens=least if left else 0)
         outcome = yield [goes_on]
-        if outcome.ended == "Failed":
+        if outcome.ended == "Failed" and not outcome.begun:
             return (yield from _let_end(attempt, outcome, last))
         last = outcome
     why = last.unforced or ("Forced" if last.number else "Complete")

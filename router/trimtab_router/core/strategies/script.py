@@ -59,6 +59,8 @@ class Outcome:
     """It was cut because its thought had ended too early."""
     unforced: str = ""
     """Why it was not cut, or not begun, although its thought had ended too early."""
+    begun: bool = False
+    """The client has some of its answer, so that no other one can be given."""
 
     @property
     def ok(self) -> bool:
