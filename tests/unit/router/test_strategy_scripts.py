@@ -165,6 +165,13 @@ def test_a_continuation_whose_replica_is_gone_begins_again():
     assert made[2].resumes is None
 
 
+def test_a_continuation_that_breaks_off_in_its_answer_is_not_made_again():
+    spent = {"ended": "Cut", "signal": Signal.BUDGET_EXHAUSTED, "resumable": True}
+    broken = {"ended": "Failed", "begun": True}
+    found, made = play(query(thinking=100, escalation={"maxSteps": 1}), [spent, broken])
+    assert (found.number, len(made)) == (-1, 2)
+
+
 def test_the_top_tier_only_thinks_longer():
     on = ladder(escalation={"maxSteps": 1})
     plan = planned({"model": "auto", "messages": MESSAGES}, on, x_trimtab_tier="high")
