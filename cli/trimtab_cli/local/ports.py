@@ -2,16 +2,24 @@
 
 import errno
 import socket
+from collections import deque
 
 from trimtab_cli.errors import UsageError
 from trimtab_cli.local.options import Address
 
+#: Ports given lately: whom one was given to may need a while until it listens there.
+_given: deque[int] = deque(maxlen=64)
+
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now."""
-    with socket.socket(_family(host)) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now, and that was not given to anybody lately."""
+    while True:
+        with socket.socket(_family(host)) as probe:
+            probe.bind((host, 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.append(port)
+            return port
 
 
 def claim(address: Address) -> Address:

@@ -3,7 +3,7 @@
 import json
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import yaml
@@ -13,7 +13,7 @@ from trimtab_cli.errors import UsageError
 from trimtab_cli.local.commands import engine_command
 from trimtab_cli.local.inputs import Inputs, read_inputs
 from trimtab_cli.local.options import Address, Options
-from trimtab_cli.local.ports import claim
+from trimtab_cli.local.ports import claim, free_port
 from trimtab_cli.local.prometheus import find_prometheus
 from trimtab_crds.inferencepool import InferencePool
 
@@ -216,3 +216,23 @@ def test_missing_keys_are_named(tmp_path: Path) -> None:
         read(folder, keys=tmp_path / "nope")
     with pytest.raises(UsageError, match=f"no key in {tmp_path}/acme, and the built-in load needs one"):
         read(folder, keys=tmp_path)
+
+
+def test_no_port_is_given_twice_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered = iter([50001, 50001, 50001, 50002])
+
+    class Probe:
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def bind(self, _: object) -> None:
+            self.port = next(offered)
+
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", self.port
+
+    monkeypatch.setattr("socket.socket", lambda *_: Probe())
+    assert [free_port(), free_port()] == [50001, 50002]
