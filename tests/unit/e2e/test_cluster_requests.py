@@ -41,7 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def url(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("http_proxy", "http://192.0.2.1:1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()

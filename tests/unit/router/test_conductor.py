@@ -291,10 +291,9 @@ async def test_a_ceiling_that_the_prompt_alone_breaks_is_refused():
         ({}, {"ceiling": {"seconds": 1}}, "auto", "the policy's"),
         (VOTE, {"ceiling": {"seconds": 1}}, "auto", "the policy's"),
         ({}, of_tenant(seconds=1), "auto", "tenant default's"),
-        (VOTE, of_tenant(seconds=1), "auto", "tenant default's"),
         (VOTE, of_tenant(seconds=1), "model-low", "tenant default's"),
     ],
-    ids=["one answer", "votes", "tenant, one answer", "tenant, votes", "tenant, a pool by name"],
+    ids=["one answer", "votes", "tenant, one answer", "tenant, a pool by name"],
 )
 def test_a_ceiling_of_seconds_ends_what_hangs(strategy, bound, model, whose):
     @on_loop
