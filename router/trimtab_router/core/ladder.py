@@ -1,5 +1,6 @@
 """The wire document compiled for decisions: tiers in order, look-ups by name, thresholds as numbers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import Final
@@ -236,25 +237,33 @@ def compile_ladder(config: RouterConfig) -> Ladder:
         inverts=_inverts(graded),
         curves=fitted,
         planning=config.planning or PlanningConfig(),
-        tenants={
-            t.name: Limits(
-                t.name,
-                len(rungs) - 1 if t.max_tier is None else by_name[t.max_tier].index,
-                t.max_budget,
-                t.max_thinking_tokens,
-                t.keyed is True,
-                t.ceiling,
-            )
-            for t in config.tenants or ()
-        },
+        tenants=_tenants(config, by_name),
         keyed=any(t.keyed for t in config.tenants or ()),
         out_of_domain=percent / 100 if percent < 100 else 2.0,
         spends=_spends(config),
-        bounds=any(
-            c is not None and c != CeilingConfig()
-            for c in (config.ceiling, *(c.ceiling for c in (*config.classes, *(config.tenants or ()))))
-        ),
+        bounds=_bounds(config),
     )
+
+
+def _tenants(config: RouterConfig, by_name: Mapping[str, Rung]) -> dict[str, Limits]:
+    """What each tenant may use."""
+    return {
+        t.name: Limits(
+            t.name,
+            len(by_name) - 1 if t.max_tier is None else by_name[t.max_tier].index,
+            t.max_budget,
+            t.max_thinking_tokens,
+            t.keyed is True,
+            t.ceiling,
+        )
+        for t in config.tenants or ()
+    }
+
+
+def _bounds(config: RouterConfig) -> bool:
+    """Somebody's queries have a ceiling."""
+    others = (*config.classes, *(config.tenants or ()))
+    return any(c is not None and c != CeilingConfig() for c in (config.ceiling, *(o.ceiling for o in others)))
 
 
 def _spends(config: RouterConfig) -> bool:
