@@ -69,6 +69,12 @@ def test_no_module_lies_directly_in_a_package_folder(folder: str):
     assert [p.name for p in (ROOT / folder).glob("*.py")] == []
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "scripts"])
+def test_no_script_hides_a_module_of_the_standard_library_from_its_neighbours(folder: str):
+    """The folder of a script that is run comes first in `sys.path`."""
+    assert {p.stem for p in (ROOT / folder).glob("*.py")} & sys.stdlib_module_names == set()
+
+
 @pytest.mark.parametrize("folder", PACKAGE_FOLDERS)
 def test_no_test_lies_beside_the_code(folder: str):
     names = [p.name for p in (ROOT / folder).rglob("*.py")]

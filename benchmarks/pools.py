@@ -1,4 +1,4 @@
-"""What a thousand pools cost: `python -m benchmarks operator`, or `python -m benchmarks.operator --pools 200`.
+"""What a thousand pools cost: `python -m benchmarks pools`, or `python -m benchmarks.pools --pools 200`.
 
 The operator runs as a user with its role alone against the project's own control plane (etcd, kube-apiserver,
 controllers, scheduler, kwok), all on this machine. Requests are counted in the API server's audit log.
@@ -231,7 +231,7 @@ def prepared(pools: int) -> Iterator[tuple[Cluster, Path]]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.operator", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pools", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--pools", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--policies", type=int, default=10, help="of two tiers each (default: %(default)s)")
     args = parser.parse_args(argv)
