@@ -66,7 +66,8 @@ def test_a_quota_keeps_the_budget_while_evicted_replicas_drain(api_server: Clust
 
     with (
         GpuWatch(api_server, NAMESPACE) as watch,
-        SlowEndings(api_server, NAMESPACE) as slow,
+        # What the status says meanwhile must be there to be seen on a slow machine.
+        SlowEndings(api_server, NAMESPACE, seconds=20) as slow,
         OperatorProcess(kubeconfig, tmp_path / "operator.log", "evictions", environment),
     ):
         api_server.apply([QUOTA, pool])

@@ -158,6 +158,16 @@ class Running:
         fresh.write_text(content if isinstance(content, str) else json.dumps(content))
         fresh.replace(self.path)
 
+    async def ask_or_leave(self, body: Mapping[str, Any], engines: Sequence[FakeEngine], *, leaves: bool) -> None:
+        """Ask to the end; or leave as soon as an engine was asked, and wait until nothing of it is open."""
+        if not leaves:
+            await self.ask(body)
+            return
+        client = await (await self.open()).send(request(body))
+        await self.until(lambda: any(engine.got for engine in engines))
+        client.writer.close()
+        await self.until(lambda: not self.worker.exchanges)
+
     async def until(self, happened: Callable[[], bool]) -> None:
         """Waits for something that the event loop is about to do."""
         while not happened():  # noqa: ASYNC110 - nobody announces it

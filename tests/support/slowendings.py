@@ -7,10 +7,10 @@ from testcluster.cluster import Cluster
 
 
 class SlowEndings:
-    """Lets every engine's pod of the namespace take a few seconds to end, as one with open answers does."""
+    """Lets every engine's pod of the namespace take `seconds` to end, as one with open answers does."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
-        self._cluster, self._namespace = cluster, namespace
+    def __init__(self, cluster: Cluster, namespace: str, *, seconds: int = 4) -> None:
+        self._cluster, self._namespace, self._seconds = cluster, namespace, seconds
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.known: set[str] = set()
@@ -28,7 +28,7 @@ class SlowEndings:
 
     def _run(self) -> None:
         path = f"/api/v1/namespaces/{self._namespace}/pods"
-        delay = {"metadata": {"annotations": {"pod-delete.stage.kwok.x-k8s.io/delay": "4s"}}}
+        delay = {"metadata": {"annotations": {"pod-delete.stage.kwok.x-k8s.io/delay": f"{self._seconds}s"}}}
         while not self._end.wait(0.05):
             for pod in self._cluster.api.get(f"{path}?labelSelector=app.kubernetes.io/component%3Dengine")["items"]:
                 name = pod["metadata"]["name"]

@@ -11,7 +11,9 @@ from trimtab_router.core.tally import add, retired
 from trimtab_router.shell.exposition import Sum
 
 SILENT_TICKS = 15
+"""From then on a worker does not count as one that serves."""
 HUNG_TICKS = 30
+"""After that it is ended."""
 START_TICKS = 60
 """A worker that has never reported may still be loading its model."""
 
@@ -20,7 +22,6 @@ START_TICKS = 60
 class Seen:
     """A living worker."""
 
-    pid: int
     silent_ticks: int = 0
     report: dict[str, Any] | None = None
 
@@ -39,7 +40,6 @@ class Seen:
 class Fleet:
     """All workers of one router."""
 
-    wanted: int
     draining: bool = False
     workers: dict[int, Seen] = field(default_factory=dict)
     """By pid."""
@@ -48,7 +48,7 @@ class Fleet:
 
     def started(self, pid: int) -> None:
         """A worker was started."""
-        self.workers[pid] = Seen(pid)
+        self.workers[pid] = Seen()
 
     def heard(self, pid: int, report: dict[str, Any]) -> None:
         """A worker reported."""

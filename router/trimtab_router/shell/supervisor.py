@@ -46,7 +46,7 @@ class Supervisor:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._fleet = Fleet(options.workers)
+        self._fleet = Fleet()
         self._processes: dict[int, Process] = {}
         self._stop = asyncio.Event()
         self._failed = False

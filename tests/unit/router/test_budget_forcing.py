@@ -360,13 +360,7 @@ def test_no_engine_writes_more_than_the_ceiling_together(acts, tokens, stream, l
             content = forcing(low, other, strategy=strategy, thinking=tokens // 4, ceiling={"tokens": tokens})
             content["tiers"][0]["outputTokens"] = max(tokens // 8, 1)
             async with running(content) as router:
-                if leaves:
-                    client = await (await router.open()).send(request(chat(stream=stream)))
-                    await router.until(lambda: bool(low.got or other.got))
-                    client.writer.close()
-                    await router.until(lambda: not router.worker.exchanges)
-                else:
-                    await router.ask(chat(stream=stream))
+                await router.ask_or_leave(chat(stream=stream), [low, other], leaves=leaves)
         assert greedy.written <= tokens
 
     test()

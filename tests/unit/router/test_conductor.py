@@ -442,13 +442,7 @@ def test_no_engine_writes_more_than_the_ceiling_together(acts, strategy, tokens,
         async with low, other, top:
             content = strategic(low, other, high=(top,), strategy=strategy, ceiling={"tokens": tokens})
             async with running(content | {"escalation": escalation}) as router:
-                if leaves:
-                    client = await (await router.open()).send(request(chat(stream=stream)))
-                    await router.until(lambda: bool(low.got or other.got or top.got))
-                    client.writer.close()
-                    await router.until(lambda: not router.worker.exchanges)
-                else:
-                    await router.ask(chat(stream=stream))
+                await router.ask_or_leave(chat(stream=stream), [low, other, top], leaves=leaves)
         assert greedy.written <= tokens
 
     test()

@@ -75,7 +75,7 @@ def test_a_host_without_an_address_is_named(capsys):
 
 
 def test_the_admin_port_says_what_the_fleet_says():
-    fleet = Fleet(1)
+    fleet = Fleet()
 
     async def ask():
         transport = httpx.ASGITransport(admin_app(fleet))

@@ -48,7 +48,7 @@ HIGH = (("policy", "ns/p"), ("tier", "high"))
 
 
 def fleet_of(*reports):
-    fleet = Fleet(len(reports))
+    fleet = Fleet()
     for pid, shown in enumerate(reports):
         fleet.started(pid)
         fleet.heard(pid, shown)
@@ -122,7 +122,7 @@ def ticks(fleet, count):
 
 
 def test_readiness_says_why_not():
-    fleet = Fleet(1)
+    fleet = Fleet()
     assert fleet.why_not_ready() == "no worker reports"
     fleet.started(7)
     fleet.heard(7, report(configured=False, problem="no such file"))
