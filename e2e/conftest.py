@@ -43,7 +43,7 @@ def _module(item: pytest.Item) -> pytest.Module:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    limit_test_alone(items, frozenset({"cluster"}), seconds=900)
+    limit_test_alone(items, frozenset({"cluster"}), seconds=1800)
 
 
 @pytest.fixture(scope="session")

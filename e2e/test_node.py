@@ -71,7 +71,6 @@ def output(cluster: StoryCluster, name: str) -> str:
     phase = wait_until(
         f"end of {name}",
         lambda: (p := status(cluster, name).get("phase")) in ("Succeeded", "Failed") and p,
-        120,
     )
     text = cluster.kubectl("-n", NAMESPACE, "logs", name)
     assert phase == "Succeeded", text
@@ -106,7 +105,7 @@ def test_a_pod_is_found_by_its_services_name_and_scraped(cluster: StoryCluster, 
             },
         ]
     )
-    cluster.kubectl("-n", namespace, "wait", "pod/web", "--for=condition=Ready", "--timeout=60s")
+    cluster.kubectl("-n", namespace, "wait", "pod/web", "--for=condition=Ready", "--timeout=300s")
     assert "web_answers 1" in run_python(cluster, "client", FETCH.format("http://web/"))
 
     sd = {"role": "pod", "namespaces": {"names": [namespace]}, "selectors": [{"role": "pod", "label": "app=web"}]}
@@ -124,10 +123,10 @@ def test_gpus_are_given_away_and_no_more_than_there_are(cluster: StoryCluster, n
     pinned = {"nodeSelector": {"kubernetes.io/hostname": cluster.node}}
     for name, gpus in (("all-but-one", GPUS - 1), ("two-more", 2)):
         cluster.apply([pod(cluster, name, sleep, resources={"limits": {GPU: str(gpus)}}, spec=pinned)])
-        wait_until(f"word on {name}", lambda n=name: status(cluster, n).get("conditions"), 30)
+        wait_until(f"word on {name}", lambda n=name: status(cluster, n).get("conditions"))
         if name == "all-but-one":
-            wait_until("it runs", lambda: status(cluster, "all-but-one").get("phase") == "Running", 60)
-    message = wait_until("the reason", lambda: status(cluster, "two-more")["conditions"][0].get("message"), 30)
+            wait_until("it runs", lambda: status(cluster, "all-but-one").get("phase") == "Running")
+    message = wait_until("the reason", lambda: status(cluster, "two-more")["conditions"][0].get("message"))
     assert f"Insufficient {GPU}" in message
     cluster.kubectl("-n", namespace, "delete", "pod", "all-but-one", "two-more", "--wait=false")
 
@@ -166,7 +165,7 @@ def test_a_real_vllm_in_a_pod_obeys_a_thinking_budget(cluster: StoryCluster, nam
         "thinking_token_budget": 16,
     }
     with cluster.reach(namespace, "engine", 8000) as url:
-        answer = wait_until("an answer", lambda: post(f"{url}/v1/chat/completions", body), 30)
+        answer = wait_until("an answer", lambda: post(f"{url}/v1/chat/completions", body))
     assert 0 < answer["usage"]["completion_tokens_details"]["reasoning_tokens"] <= 16
     cluster.kubectl("-n", namespace, "delete", "pod", "vllm", "--wait=false")
 

@@ -15,6 +15,8 @@ from typing import Any, Self
 import httpx2
 from openai import DefaultHttpxClient, OpenAI
 
+from testcluster.processes import PATIENCE_SECONDS
+
 #: 0 + 0.5 + 1 + ... + 32 seconds.
 CONNECT_RETRIES = 8
 PROMPTS = json.loads((Path(__file__).parent / "prompts.json").read_text())
@@ -56,7 +58,9 @@ def client(address: str) -> Iterator[OpenAI]:
     transport = httpx2.HTTPTransport(trust_env=False, retries=CONNECT_RETRIES)
     with (
         DefaultHttpxClient(trust_env=False, transport=transport) as http,
-        OpenAI(base_url=f"{address}/v1", api_key="unused", max_retries=0, timeout=120, http_client=http) as sdk,
+        OpenAI(
+            base_url=f"{address}/v1", api_key="unused", max_retries=0, timeout=PATIENCE_SECONDS, http_client=http
+        ) as sdk,
     ):
         yield sdk
 

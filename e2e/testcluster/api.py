@@ -51,7 +51,7 @@ class Api:
         body: Mapping[str, Any] | None = None,
         *,
         content_type: str = JSON,
-        timeout_seconds: float = 10,
+        timeout_seconds: float = 120,
     ) -> Any:
         """The decoded answer, or its text where it is not JSON; ApiError for a refusal."""
         headers = {"Content-Type": content_type, "Accept": JSON + ", */*"}

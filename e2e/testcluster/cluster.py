@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,21 @@ from testcluster.api import Api, certificate_user, current_context, write_kubeco
 from testcluster.binaries import Binaries
 from testcluster.errors import UnavailableError
 from testcluster.pki import Pki
-from testcluster.processes import direct_environment, wait_until
+from testcluster.processes import PATIENCE_SECONDS, direct_environment, wait_until
 
 GPU = "nvidia.com/gpu"
-HANDSHAKES, NO_HANDSHAKE = 4, "TLS handshake timeout"
+#: How a client says that its request never left it (kubectl gives a TLS handshake 10 s), whatever it was for.
+UNSENT = ("TLS handshake timeout", "connection refused")
+#: How it says that no answer came: what changes nothing the second time may be asked again.
+UNANSWERED = (
+    "client connection lost",
+    "i/o timeout",
+    "connection reset by peer",
+    "unexpected EOF",
+    ": EOF",
+    "request timed out",
+)
+REPEATABLE = frozenset({"get", "apply", "wait", "logs", "describe", "rollout", "auth", "explain", "version"})
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -57,7 +69,7 @@ class Cluster:
         created = self.api.create(base, body)
         condition = {"type": "Approved", "status": "True", "reason": "Test", "message": "made by a test"}
         self.api.request("PUT", f"{path}/approval", created | {"status": {"conditions": [condition]}})
-        signed = wait_until(f"certificate of {name}", lambda: self.api.get(path)["status"].get("certificate"), 30)
+        signed = wait_until(f"certificate of {name}", lambda: self.api.get(path)["status"].get("certificate"))
         self.api.delete(path)
         key = Path(pki[f"{name}.key"]).read_bytes()
         return self._kubeconfig(name, certificate_user(base64.b64decode(signed), key))
@@ -85,7 +97,7 @@ class Cluster:
             self.api.apply(f"{CRDS}/{definition['metadata']['name']}", definition)
         for path in (p for d in definitions for p in served_paths(d)):
             # A new one answers 404, then for a moment 429 "storage is (re)initializing".
-            wait_until(f"{path} served", partial(self.api.get, f"{path}?limit=1"), 30)
+            wait_until(f"{path} served", partial(self.api.get, f"{path}?limit=1"))
 
     def fake_nodes(
         self,
@@ -112,7 +124,7 @@ class Cluster:
             self.api.merge(f"/api/v1/nodes/{name}/status", status)
         try:
             for name in names:
-                wait_until(f"node {name} Ready", partial(self._schedulable, name), 30)
+                wait_until(f"node {name} Ready", partial(self._schedulable, name))
         except TimeoutError as error:
             for name in names:
                 self.remove_node(name)
@@ -134,10 +146,10 @@ class Cluster:
         metadata = {"name": name, "labels": dict(labels or {})}
         self.api.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-        wait_until(f"service account of {name}", lambda: self.api.exists(account), 30)
+        wait_until(f"service account of {name}", lambda: self.api.exists(account))
         return name
 
-    def remove_namespace(self, name: str, *, wait: bool = True, timeout_seconds: float = 90) -> None:
+    def remove_namespace(self, name: str, *, wait: bool = True, timeout_seconds: float = PATIENCE_SECONDS) -> None:
         """Delete a namespace and, with `wait`, return when it and all that is in it are gone (5 s at least)."""
         path = f"/api/v1/namespaces/{name}"
         if self.api.exists(path):
@@ -160,7 +172,7 @@ class Cluster:
         *arguments: str | Path,
         stdin: str | None = None,
         check: bool = True,
-        timeout_seconds: float = 120,
+        timeout_seconds: float = 2 * PATIENCE_SECONDS,
         kubeconfig: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program against this cluster; a failure's error carries what it printed."""
@@ -176,21 +188,24 @@ class Cluster:
         return done
 
     def kubectl(self, *arguments: str | Path, stdin: str | None = None, **options: Any) -> str:
-        """kubectl's standard output; AssertionError with its messages where it fails.
-
-        kubectl gives a TLS handshake 10 s, which a starved API server may need; nothing was sent by then.
-        """
-        for _ in range(HANDSHAKES - 1):
-            try:
-                return self.run("kubectl", *arguments, stdin=stdin, **options).stdout
-            except AssertionError as error:
-                if NO_HANDSHAKE not in str(error):
-                    raise
-        return self.run("kubectl", *arguments, stdin=stdin, **options).stdout
+        """kubectl's standard output; AssertionError with its messages where it fails."""
+        lost = (*UNSENT, *UNANSWERED) if REPEATABLE & set(map(str, arguments)) else UNSENT
+        return self._run_reaching(lost, "kubectl", *arguments, stdin=stdin, **options)
 
     def helm(self, *arguments: str | Path, **options: Any) -> str:
         """helm's standard output; AssertionError with its messages where it fails."""
-        return self.run("helm", *arguments, **options).stdout
+        return self._run_reaching(("cluster unreachable",), "helm", *arguments, **options)
+
+    def _run_reaching(self, lost: Sequence[str], program: str, *arguments: str | Path, **options: Any) -> str:
+        """Run it, again and again where it did not reach the API server: a starved machine answers some time."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self.run(program, *arguments, **options).stdout
+            except AssertionError as error:
+                if time.monotonic() > deadline or not any(words in str(error) for words in lost):
+                    raise
+            time.sleep(1)
 
     def apply(self, documents: str | Path | Iterable[Mapping[str, Any]], **options: Any) -> str:
         """`kubectl apply` of YAML text, a file or folder, or objects."""

@@ -119,7 +119,7 @@ class Node:
             children = listed.read_text().split()
             return int(children[0]) if children else None
 
-        self._processes.record("init", wait_until("the node's first process", init, 10))
+        self._processes.record("init", wait_until("the node's first process", init))
 
     def _connect(self) -> None:
         pid = str(recorded(self.folder)["init"]["pid"])
@@ -136,12 +136,12 @@ class Node:
             conditions = api.get(path)["status"].get("conditions", [])
             return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
-        wait_until("node Ready", ready, 60)
+        wait_until("node Ready", ready)
         if labels:
             api.merge(path, {"metadata": {"labels": dict(labels)}})
         if gpus:  # the kubelet keeps a resource that it does not know: no device plugin is needed
             api.merge(f"{path}/status", {"status": {"capacity": {"nvidia.com/gpu": str(gpus)}}})
-            wait_until("GPUs", lambda: "nvidia.com/gpu" in api.get(path)["status"]["allocatable"], 60)
+            wait_until("GPUs", lambda: "nvidia.com/gpu" in api.get(path)["status"]["allocatable"])
 
     def import_image(self, image: Image) -> None:
         """Give the node an image; pods use it with imagePullPolicy IfNotPresent or Never."""

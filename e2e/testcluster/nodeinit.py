@@ -62,7 +62,7 @@ def set_up_namespaces(folder: Path) -> None:
         copy.write_text(f"{value}\n")
         _run("mount", "--bind", str(copy), f"/proc/sys/{name}")
     make_cgroups()
-    wait_until("the veth", lambda: "eth0:" in Path("/proc/net/dev").read_text(), 20)
+    wait_until("the veth", lambda: "eth0:" in Path("/proc/net/dev").read_text())
     _run("ip", "link", "set", "lo", "up")
     _run("ip", "addr", "add", f"{NODE_IP}/30", "dev", "eth0")
     _run("ip", "link", "set", "eth0", "up")
@@ -99,7 +99,7 @@ def make_cgroups() -> None:
         (top / NODE_CGROUP).mkdir(exist_ok=True)
     # All pods together would count as much as one process of this machine: on a busy one a model loads for minutes.
     for shares in CGROUPS.glob(f"*/{NODE_CGROUP}/cpu.shares"):
-        shares.write_text("16384")
+        shares.write_text("4096")
 
 
 def start(folder: Path) -> None:
@@ -111,7 +111,7 @@ def start(folder: Path) -> None:
     config = folder / "containerd.toml"
     config.write_text(containerd_config(folder))
     _write(folder / "cni" / "10-pods.conflist", cni_config())
-    processes.start("containerd", [binaries.path("containerd"), "--config", config])
+    processes.start("containerd", [binaries.path("containerd"), "--config", config], urgent=True)
     processes.wait_ready("containerd", Path(SOCKET).exists)
     start_kubelet(plane)
     start_proxy(plane)

@@ -20,6 +20,10 @@ from testcluster.errors import StartError
 from testcluster.paths import ROOT
 
 RECORD = "processes.json"
+PATIENCE_SECONDS = 600
+"""How long tests wait for what should come soon: a shared machine may stand still, and only a failure costs it."""
+URGENT = -15
+"""As nice(1): about thirty times the share of an ordinary process."""
 
 
 def start_time(pid: int) -> str | None:
@@ -36,7 +40,9 @@ def direct_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
 
 
-def wait_until(what: str, check: Callable[[], Any], timeout_seconds: float = 60, every_seconds: float = 0.1) -> Any:
+def wait_until(
+    what: str, check: Callable[[], Any], timeout_seconds: float = PATIENCE_SECONDS, every_seconds: float = 0.1
+) -> Any:
     """The first true value of `check`; an OSError or ValueError of it counts as not yet."""
     deadline = time.monotonic() + timeout_seconds
     last: Exception | None = None
@@ -50,6 +56,12 @@ def wait_until(what: str, check: Callable[[], Any], timeout_seconds: float = 60,
             reason = f"; last error: {last}" if last else ""
             raise TimeoutError(f"not within {timeout_seconds:g} s: {what}{reason}")
         time.sleep(every_seconds)
+
+
+def prefer_session(autogroup: Path) -> None:
+    """Give a session the share of URGENT: where the kernel groups by session, niceness counts within one (sched(7))."""
+    with suppress(OSError):  # a kernel without them, or a process that ended
+        autogroup.write_text(str(URGENT))
 
 
 class Processes:
@@ -73,8 +85,9 @@ class Processes:
 
         An `urgent` one comes before engines that use the whole machine, where this process may say so.
         """
-        if urgent and os.geteuid() == 0:
-            argv = ["nice", "-n", "-10", *argv]
+        urgent = urgent and os.geteuid() == 0
+        if urgent:
+            argv = ["nice", "-n", str(URGENT), *argv]
         with self.log(name).open("ab") as log:
             child = subprocess.Popen(
                 [str(a) for a in argv],
@@ -86,6 +99,8 @@ class Processes:
                 start_new_session=True,
                 pass_fds=pass_fds,
             )
+        if urgent:
+            prefer_session(Path(f"/proc/{child.pid}/autogroup"))
         self._children[name] = child
         self.record(name, child.pid)
         return child

@@ -148,7 +148,7 @@ class ForeignCluster(StoryCluster):
         if not having:  # the kubelet keeps a resource that it does not know
             path = f"/api/v1/nodes/{name}"
             self.api.merge(f"{path}/status", {"status": {"capacity": {GPU: str(GPUS)}}})
-            wait_until("GPUs", lambda: GPU in self.api.get(path)["status"]["allocatable"], 60)
+            wait_until("GPUs", lambda: GPU in self.api.get(path)["status"]["allocatable"])
         return name
 
     def image(self, name: str, rootfs: Path) -> str:
@@ -163,10 +163,10 @@ class ForeignCluster(StoryCluster):
         self.apply([{"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": config}])
         rollout = ("-n", NAMESPACE, "rollout")
         self.kubectl(*rollout, "restart", "deployment/prometheus")
-        self.kubectl(*rollout, "status", "deployment/prometheus", "--timeout=180s", timeout_seconds=200)
+        self.kubectl(*rollout, "status", "deployment/prometheus", "--timeout=300s", timeout_seconds=200)
         proxy = f"/api/v1/namespaces/{NAMESPACE}/services/prometheus:{PORT}/proxy"
         server = Prometheus(IN_CLUSTER_URL, lambda path: self.api.get(proxy + path))
-        wait_until("Prometheus", server.ready, 60)
+        wait_until("Prometheus", server.ready)
         return server
 
     @contextmanager

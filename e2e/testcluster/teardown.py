@@ -66,7 +66,7 @@ def remove_cgroup(top: Path) -> None:
     """Remove a cgroup and those below it; each is busy until its last process has been reaped."""
     for name, _, _ in os.walk(top, topdown=False):
         folder = Path(name)
-        wait_until(f"empty {folder}", partial(_removed, folder), 10)
+        wait_until(f"empty {folder}", partial(_removed, folder))
 
 
 def _removed(folder: Path) -> bool:

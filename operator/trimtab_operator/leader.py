@@ -20,7 +20,7 @@ WATCHER, RUNNING = "watcher for ", "stop-flag checker"
 _START_SECONDS = 0.05
 _LOOK_SECONDS = 2.0
 _END_SECONDS = 10.0
-_LONGEST_WAIT_SECONDS = 30.0
+_LONGEST_WAIT_SECONDS = 10.0
 #: Having run that long, the next failure is a new one.
 _SOUND_SECONDS = 60.0
 
@@ -39,7 +39,7 @@ class HungError(Exception):
 async def run_until_stopped(work: Work, lost: "asyncio.Future[None]") -> None:
     """Do `work` until a signal or until `lost` is done; it gets an event that tells it to end.
 
-    Whatever it raises is logged, and it is done again after a wait that grows from one second to half a minute.
+    Whatever it raises is logged, and it is done again after a wait that grows from one second to ten.
     Raises HungError.
     """
     failures, now, stop = 0, asyncio.get_running_loop().time, asyncio.Event()

@@ -15,7 +15,7 @@ SERVERS = frozenset({"api_server", "prometheus_binary", "real_vllm"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    limit_test_alone(items, SERVERS, seconds=180)
+    limit_test_alone(items, SERVERS, seconds=1800)
 
 
 @pytest.fixture(scope="session")

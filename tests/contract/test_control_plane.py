@@ -73,7 +73,7 @@ def test_a_service_account_may_do_what_its_role_says_and_no_more(api_server: Clu
     def may_list() -> bool:  # the authorizer learns of a binding through a watch
         return api.get(PODS.format(namespace))["items"] == []
 
-    wait_until("the role's effect", may_list, 10)
+    wait_until("the role's effect", may_list)
     with pytest.raises(ApiError) as refused:
         api.create(PODS.format(namespace), gpu_pod("none", 1))
     assert refused.value.status == 403
@@ -85,7 +85,7 @@ def test_the_audit_log_says_who_wrote_what(api_server: Cluster, namespace: str):
     user = Api.from_kubeconfig(api_server.user("audited"))
     with pytest.raises(ApiError, match="403"):
         user.create(f"/api/v1/namespaces/{namespace}/configmaps", {"metadata": {"name": "x"}})
-    events = wait_until("the event", lambda: api_server.audit_events(user="audited", verbs=["create"]), 10)
+    events = wait_until("the event", lambda: api_server.audit_events(user="audited", verbs=["create"]))
     reference = events[-1]["objectRef"]
     assert (reference["resource"], reference["namespace"]) == ("configmaps", namespace)
     assert events[-1]["responseStatus"]["code"] == 403
@@ -103,7 +103,7 @@ def test_the_audit_log_keeps_the_bodies_of_writes_to_deployments(api_server: Clu
 def test_a_gpu_pod_is_scheduled_onto_a_node_that_kwok_plays(api_server: Cluster, namespace: str, nodes: list[str]):
     pods = PODS.format(namespace)
     api_server.api.create(pods, gpu_pod("fits", 8))
-    wait_until("Ready", lambda: ready(api_server.api, f"{pods}/fits"), 30)
+    wait_until("Ready", lambda: ready(api_server.api, f"{pods}/fits"))
     assert api_server.api.get(f"{pods}/fits")["spec"]["nodeName"] in nodes
 
 
@@ -112,7 +112,7 @@ def test_more_gpus_than_a_node_has_stay_pending_with_the_schedulers_reason(
 ):
     pods = PODS.format(namespace)
     api_server.api.create(pods, gpu_pod("too-big", 9))
-    conditions = wait_until("the reason", lambda: api_server.api.get(f"{pods}/too-big")["status"].get("conditions"), 30)
+    conditions = wait_until("the reason", lambda: api_server.api.get(f"{pods}/too-big")["status"].get("conditions"))
     assert conditions[0]["reason"] == "Unschedulable"
     assert f"Insufficient {GPU}" in conditions[0]["message"]
 
@@ -122,7 +122,7 @@ def test_an_annotation_plays_a_slow_start(api_server: Cluster, namespace: str, n
     started = time.monotonic()
     annotations = {"pod-ready.stage.kwok.x-k8s.io/delay": "2s"}
     api_server.api.create(pods, gpu_pod("slow", 1, annotations=annotations))
-    wait_until("Ready", lambda: ready(api_server.api, f"{pods}/slow"), 30)
+    wait_until("Ready", lambda: ready(api_server.api, f"{pods}/slow"))
     assert time.monotonic() - started >= 2
 
 
@@ -140,6 +140,6 @@ def make_deployment(api: Api, namespace: str, replicas: int) -> None:
 def test_an_owners_end_is_its_childrens_end(api_server: Cluster, namespace: str, nodes: list[str]):
     make_deployment(api_server.api, namespace, replicas=2)
     pods = PODS.format(namespace)
-    wait_until("two pods", lambda: len(api_server.api.get(pods)["items"]) == 2, 30)
+    wait_until("two pods", lambda: len(api_server.api.get(pods)["items"]) == 2)
     api_server.api.delete(f"/apis/apps/v1/namespaces/{namespace}/deployments/web")
-    wait_until("no pods", lambda: not api_server.api.get(pods)["items"], 60)
+    wait_until("no pods", lambda: not api_server.api.get(pods)["items"])

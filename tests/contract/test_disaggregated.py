@@ -20,12 +20,12 @@ from support.exposition import Exposition
 from support.manifests import pool_manifest
 from support.routers import RouterProcess, router_process
 from support.sse import DONE, events, joined
+from testcluster.processes import PATIENCE_SECONDS
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_operator.core.recipe import resolve
 
-pytestmark = pytest.mark.timeout(180, func_only=True)
+pytestmark = pytest.mark.timeout(1800, func_only=True)
 
-DEADLINE_SECONDS = 60
 PROMPT = "The quick brown fox jumps over the lazy dog. " * 40
 SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
 
@@ -80,13 +80,15 @@ def asked(prompt: str, **more: Any) -> dict[str, Any]:
 
 
 def ask(url: str, prompt: str, **more: Any) -> httpx.Response:
-    response = httpx.post(f"{url}/v1/chat/completions", json=asked(prompt, **more), timeout=60, trust_env=False)
+    response = httpx.post(
+        f"{url}/v1/chat/completions", json=asked(prompt, **more), timeout=PATIENCE_SECONDS, trust_env=False
+    )
     assert response.status_code == 200, response.text
     return response
 
 
 def scrape(running: SimulatedEngine) -> Exposition:
-    return Exposition(httpx.get(f"{running.base_url}/metrics", timeout=20, trust_env=False).text)
+    return Exposition(httpx.get(f"{running.base_url}/metrics", timeout=PATIENCE_SECONDS, trust_env=False).text)
 
 
 def sources(running: SimulatedEngine) -> dict[str, float]:
@@ -99,7 +101,7 @@ def risen(running: SimulatedEngine, before: dict[str, float]) -> dict[str, float
 
 
 def wait_for(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not happened():
         assert time.monotonic() < deadline, what
         time.sleep(0.1)
@@ -128,7 +130,9 @@ def test_a_stream_stays_a_stream(engines, router):
     reader, answerer = engines
     before = sources(reader), sources(answerer)
     body = asked("three " + PROMPT, stream=True, stream_options={"include_usage": True}, max_tokens=40)
-    with httpx.stream("POST", f"{router.url}/v1/chat/completions", json=body, timeout=60, trust_env=False) as response:
+    with httpx.stream(
+        "POST", f"{router.url}/v1/chat/completions", json=body, timeout=PATIENCE_SECONDS, trust_env=False
+    ) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["x-trimtab-prefill"] == "reader"
         pieces = list(response.iter_raw())
@@ -144,7 +148,7 @@ def test_text_completions_are_divided_too(engines, router):
     _, answerer = engines
     before = sources(answerer)
     body = {"model": "auto", "prompt": "four " + PROMPT, "max_tokens": 8, "temperature": 0}
-    response = httpx.post(f"{router.url}/v1/completions", json=body, timeout=60, trust_env=False)
+    response = httpx.post(f"{router.url}/v1/completions", json=body, timeout=PATIENCE_SECONDS, trust_env=False)
     assert response.headers["x-trimtab-prefill"] == "reader"
     assert risen(answerer, before)["external_kv_transfer"] == response.json()["usage"]["prompt_tokens"]
 
@@ -165,7 +169,7 @@ def test_a_reader_that_dies_costs_time_and_no_answer(engines):
     with engine("Prefill") as reader, router_process(document(address_of(reader), answerer)) as router:
         assert ask(router.url, "seven " + PROMPT).headers["x-trimtab-prefill"] == "reader"
         reader.process.send_signal(signal.SIGKILL)
-        reader.process.wait(DEADLINE_SECONDS)
+        reader.process.wait(PATIENCE_SECONDS)
         before = sources(answerer)
         response = ask(router.url, "eight " + PROMPT)
         assert response.headers["x-trimtab-prefill"] in ("none; because=Unreachable", "none; because=Failed")
@@ -212,7 +216,7 @@ def leave_early(url: str, body: dict[str, Any], when: Callable[[], bool]) -> Non
     """Sends a request, and closes its connection when something has happened."""
     host, port = url.removeprefix("http://").split(":")
     raw = json.dumps(body).encode()
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\n\r\n%b" % (len(raw), raw)

@@ -20,6 +20,7 @@ from support.routers import RouterProcess, router_process
 from support.sse import DONE, events, joined
 from testcluster import nixl, vllm
 from testcluster.errors import UnavailableError
+from testcluster.processes import PATIENCE_SECONDS
 from testcluster.progress import Progress
 from testcluster.pytesting import unavailable, visible
 from trimtab_crds.inferencepool import InferencePool
@@ -27,7 +28,7 @@ from trimtab_operator.core.recipe import resolve
 
 pytestmark = [
     pytest.mark.contract,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(nixl.VARIABLE not in os.environ, reason=f"{nixl.VARIABLE} is not set: two engines and 200 MB"),
 ]
 
@@ -103,13 +104,13 @@ def router(engines: tuple[str, str]) -> Iterator[RouterProcess]:
 def ask(url: str, prompt: str, **more: Any) -> httpx.Response:
     messages = [{"role": "user", "content": prompt}]
     body = {"model": "auto", "messages": messages, "temperature": 0, "max_tokens": 24, **more}
-    response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120, trust_env=False)
+    response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE_SECONDS, trust_env=False)
     assert response.status_code == 200, response.text
     return response
 
 
 def sources(url: str) -> dict[str, float]:
-    seen = Exposition(httpx.get(f"{url}/metrics", timeout=60, trust_env=False).text)
+    seen = Exposition(httpx.get(f"{url}/metrics", timeout=PATIENCE_SECONDS, trust_env=False).text)
     names = {s: seen.value("vllm:prompt_tokens_by_source_total", source=s) for s in SOURCES}
     peer = seen.value("vllm:prompt_tokens_cached_by_source_total", source="p2p")
     hits = [seen.value(f"vllm:external_prefix_cache_{what}_total") for what in ("queries", "hits")]

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from support.routers import RouterProcess, router_process, wait_until
+from testcluster.processes import PATIENCE_SECONDS
 from testcluster.vllm import VllmServer
 from trimtab_operator.core.revisions import ReplicaPod
 from trimtab_operator.shell.engineload import EngineMetrics
@@ -68,18 +69,18 @@ def in_flight(server: VllmServer) -> int | None:
 
 def test_streams_are_in_flight_until_they_end_and_outlive_their_address(real_vllm: VllmServer):
     with router_process(document(real_vllm, there=True)) as router:
-        wait_until(lambda: in_flight(real_vllm) == 0, 60)
+        wait_until(lambda: in_flight(real_vllm) == 0)
         readers = [Reader(router) for _ in range(READERS)]
-        wait_until(lambda: in_flight(real_vllm) not in (None, 0), 120)
+        wait_until(lambda: in_flight(real_vllm) not in (None, 0))
         router.write(document(real_vllm, there=False))
 
         def is_out() -> bool:
             status = httpx.post(
-                f"{router.url}/v1/chat/completions", json=asked(max_tokens=1), timeout=60, trust_env=False
+                f"{router.url}/v1/chat/completions", json=asked(max_tokens=1), timeout=PATIENCE_SECONDS, trust_env=False
             ).status_code
             return status == 503
 
-        wait_until(is_out, 60)
+        wait_until(is_out)
         open_then = [reader for reader in readers if reader.thread.is_alive()]
         assert open_then, "they go on"
         before = {id(reader): len(reader.answers) for reader in open_then}
@@ -89,7 +90,7 @@ def test_streams_are_in_flight_until_they_end_and_outlive_their_address(real_vll
     for lines in (lines for reader in readers for lines in reader.answers):
         assert lines[-1] == "data: [DONE]"
         assert any('"finish_reason":"length"' in line.replace(" ", "") for line in lines)
-    wait_until(lambda: in_flight(real_vllm) == 0, 60)
+    wait_until(lambda: in_flight(real_vllm) == 0)
 
 
 def test_a_replica_that_is_away_says_nothing():

@@ -23,10 +23,11 @@ from support.engines import simulated_engine
 from support.exposition import Exposition
 from support.sse import DONE, events, joined
 from testcluster import provide
+from testcluster.processes import PATIENCE_SECONDS
 from testcluster.pytesting import provided, visible
 
 # The first test of an engine waits for its start, which is no fault of the test.
-pytestmark = pytest.mark.timeout(180, func_only=True)
+pytestmark = pytest.mark.timeout(1800, func_only=True)
 
 WINDOW = 8192
 SIMULATED = (
@@ -78,12 +79,12 @@ def _present(body: dict[str, Any]) -> dict[str, Any]:
 def engine(request: pytest.FixtureRequest) -> Iterator[Server]:
     if request.param == "real":
         real = request.getfixturevalue("real_vllm")
-        with httpx.Client(base_url=real.base_url, timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=real.base_url, timeout=PATIENCE_SECONDS, trust_env=False) as client:
             yield Server(client, real.pid)
         return
     with (
         simulated_engine(*SIMULATED) as simulated,
-        httpx.Client(base_url=simulated.base_url, timeout=60, trust_env=False) as client,
+        httpx.Client(base_url=simulated.base_url, timeout=PATIENCE_SECONDS, trust_env=False) as client,
     ):
         yield Server(client, simulated.pid)
 
@@ -97,7 +98,7 @@ def strict(request: pytest.FixtureRequest) -> Iterator[Server]:
     headers = {"authorization": f"Bearer {KEY}"}
     with (
         server as started,
-        httpx.Client(base_url=started.base_url, timeout=60, trust_env=False, headers=headers) as client,
+        httpx.Client(base_url=started.base_url, timeout=PATIENCE_SECONDS, trust_env=False, headers=headers) as client,
     ):
         yield Server(client, started.pid)
 

@@ -12,6 +12,7 @@ import pytest
 
 from support.engines import free_port, simulated_engine
 from support.sse import DONE, events
+from testcluster.processes import PATIENCE_SECONDS
 
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4000, "ignore_eos": True}
 
@@ -36,7 +37,9 @@ def test_a_taken_port_is_told():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        ended = subprocess.run(command(f"--port={port}"), capture_output=True, text=True, timeout=30, check=False)
+        ended = subprocess.run(
+            command(f"--port={port}"), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
     assert ended.returncode == 1
     assert ended.stderr == (
         f"trimtab engine-sim: cannot listen on 127.0.0.1:{port} (Address already in use); choose another --port\n"
@@ -51,7 +54,7 @@ def test_without_a_shutdown_timeout_streams_end_in_abort(number: signal.Signals)
 
         def stream() -> None:
             with (
-                httpx.Client(base_url=engine.base_url, timeout=30, trust_env=False) as client,
+                httpx.Client(base_url=engine.base_url, timeout=PATIENCE_SECONDS, trust_env=False) as client,
                 client.stream("POST", "/v1/chat/completions", json=BODY | {"stream": True}) as answer,
             ):
                 begun.set()
@@ -72,7 +75,7 @@ def test_without_a_shutdown_timeout_streams_end_in_abort(number: signal.Signals)
 def test_a_client_that_hangs_up_on_a_whole_answer_frees_the_engine():
     with (
         simulated_engine("--sim-time-scale=0.5", "--max-num-seqs=1") as engine,
-        httpx.Client(base_url=engine.base_url, timeout=20, trust_env=False) as client,
+        httpx.Client(base_url=engine.base_url, timeout=PATIENCE_SECONDS, trust_env=False) as client,
     ):
         with pytest.raises(httpx.ReadTimeout):
             client.post("/v1/chat/completions", json=BODY, timeout=0.5)

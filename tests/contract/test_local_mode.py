@@ -20,12 +20,12 @@ import yaml
 
 from story import fleet
 from testcluster import vllm
+from testcluster.processes import PATIENCE_SECONDS
 from testcluster.pytesting import visible
 from trimtab_cli.local.ports import free_port
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 BOUND_SECONDS = 200
-PATIENCE_SECONDS = 60
 #: Fast enough for a test: demand over five seconds, a decision every second.
 HURRY = {"windowSeconds": 5, "intervalSeconds": 1, "cooldownSeconds": 2, "releaseAfterSeconds": 5}
 
@@ -108,7 +108,9 @@ def wait_until_served(port: int, seconds: float = PATIENCE_SECONDS, by: Up | Non
     while True:
         body = {"model": "auto", "messages": [{"role": "user", "content": "Which season comes after winter?"}]}
         try:
-            answer = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, trust_env=False, timeout=30)
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/v1/chat/completions", json=body, trust_env=False, timeout=PATIENCE_SECONDS
+            )
             if answer.status_code == 200:
                 return
         except httpx.TransportError:
@@ -236,7 +238,7 @@ def test_prompts_are_read_by_a_pool_of_their_own(manifests: Path) -> None:
                 json=body,
                 headers={"x-trimtab-tier": "low"},
                 trust_env=False,
-                timeout=30,
+                timeout=PATIENCE_SECONDS,
             )
             said = answer.headers.get("x-trimtab-prefill", f"HTTP {answer.status_code}")
             time.sleep(0.2)
@@ -259,7 +261,7 @@ def test_an_engine_that_cannot_start_ends_everything_with_its_last_words(manifes
 
 
 @pytest.mark.contract
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_real_vllm_serves_in_local_mode(one_real_pool: Path) -> None:
     port = free_port()
     with up(one_real_pool, "--engine", "vllm", "--no-load", "--listen", f"127.0.0.1:{port}") as running:

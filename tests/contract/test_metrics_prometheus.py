@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.exporter import POLICY, Exporter, exporter
+from testcluster.processes import PATIENCE_SECONDS
 from trimtab_cli.local.ports import free_port
 from trimtab_cli.local.scraped import ScrapedMetrics
 from trimtab_operator.core.fleet import Demand
@@ -18,7 +19,6 @@ from trimtab_operator.shell.metrics import MetricsSource, MetricsUnavailable, Pr
 SCRAPE_SECONDS = 0.25
 WINDOW_SECONDS = 3
 STALE_SECONDS = 2.5 * SCRAPE_SECONDS
-PATIENCE_SECONDS = 20
 Source = Callable[[Exporter], AbstractAsyncContextManager[MetricsSource]]
 
 

@@ -17,7 +17,7 @@ from testcluster.processes import wait_until
 from trimtab_crds.manifests import definitions
 from trimtab_operator.core import groups
 
-pytestmark = [pytest.mark.contract, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800)]
 
 NAMESPACE = "operator-groups"
 H100 = "nvidia-h100-80gb"
@@ -133,7 +133,7 @@ def served(api_server: Cluster, kubeconfig: Path, definition: dict[str, Any]) ->
     clean(api_server)
     path = f"{CRDS}/{definition['metadata']['name']}"
     api_server.api.delete(path)
-    wait_until("no definition", lambda: not api_server.api.exists(path), 120)
+    wait_until("no definition", lambda: not api_server.api.exists(path))
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_an_api_that_is_not_served_is_named_until_it_comes(
         conditions = status(api_server).get("conditions", [])
         return ("Ready", "GroupsApiMissing") in {(c["type"], c["reason"]) for c in conditions}
 
-    wait_until("the condition", named, 120)
+    wait_until("the condition", named)
     kinds = "deployments,services,poddisruptionbudgets,networkpolicies,pods"
     assert not api_server.get(kinds, "-n", NAMESPACE, "-l", "trimtab.dev/pool=low")["items"]
     request.getfixturevalue("served")
@@ -254,9 +254,9 @@ def test_the_last_group_drains_and_its_gpus_count_until_all_of_it_is_gone(
         marked = [p for p in pods(api_server) if p["metadata"]["labels"].get("trimtab.dev/serving") == "false"]
         return {groups.index_of(pod) for pod in marked} == {1} and len(marked) == 2
 
-    wait_until("a drain of the whole last group", drains, 120)
+    wait_until("a drain of the whole last group", drains)
     assert status(api_server)["gpus"] == 4
     wait_until("one group", lambda: ready(api_server, 1), 240)
     assert [groups.index_of(pod) for pod in pods(api_server)] == [0, 0]
-    api_server.kubectl("delete", "tpool", "low", "-n", NAMESPACE, "--timeout=120s")
+    api_server.kubectl("delete", "tpool", "low", "-n", NAMESPACE, "--timeout=300s")
     wait_until("no LeaderWorkerSet", lambda: not sets(api_server), 240)

@@ -20,10 +20,10 @@ from support.faultproxy import FaultProxy
 from support.manifests import policy_manifest, pool_manifest, shape
 from support.operatorprocess import OperatorProcess, grant, revoke
 from testcluster.cluster import Cluster, is_true
-from testcluster.processes import wait_until
+from testcluster.processes import PATIENCE_SECONDS, wait_until
 from trimtab_crds.manifests import definitions
 
-pytestmark = [pytest.mark.contract, pytest.mark.timeout(1200, func_only=True)]
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800, func_only=True)]
 
 NAMESPACE = "operator-kills"
 ENVIRONMENT = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_WATCH_NAMESPACES": NAMESPACE}
@@ -31,7 +31,6 @@ H100 = "nvidia-h100-80gb"
 KILLS, BUDGET = 50, 4
 #: Nobody is killed more often than the job can bear: from start to death at most so many writes, or so long.
 MOST_WRITES, LONGEST_LIFE_SECONDS = 6, 8.0
-PATIENCE_SECONDS = 300
 MUCH, LITTLE = (30.0, 30_000.0, 20_000.0), (0.1, 100.0, 60.0)
 CHILDREN = "deployments,replicasets,pods,services,configmaps,poddisruptionbudgets,networkpolicies"
 

@@ -37,26 +37,24 @@ def test_one_leads_and_the_other_takes_over(api_server: Cluster, kubeconfig: Pat
     second = OperatorProcess(kubeconfig, tmp_path / "second.log", "second", LEASE)
     third = OperatorProcess(kubeconfig, tmp_path / "third.log", "third", LEASE)
     with first, second:
-        wait_until("a leader", first.leads, 30)
+        wait_until("a leader", first.leads)
         assert not second.leads()
         assert second.get("/readyz")[0] == 200, "a standby is ready: a roll-out must not wait for it to lead"
         assert first.stop() == 0
-        ended = time.monotonic()
-        wait_until("the successor of a clean end", second.leads, 30)
-        assert time.monotonic() - ended < 10, "it need not wait for the lease to run out"
+        assert holder(api_server) in ("", "second"), "nobody need wait for the lease to run out"
+        wait_until("the successor of a clean end", second.leads)
         with third:
             assert not third.leads()
             second.kill()
-            wait_until("the successor of a killed one", third.leads, 30)
+            wait_until("the successor of a killed one", third.leads)
             assert holder(api_server) == "third"
             manifest = pool_manifest(metadata__namespace=NAMESPACE, spec__replicas=0)
             api_server.apply([manifest])
             wait_until(
                 "the successor works",
                 lambda: is_true(api_server.get("tpool", "low", "-n", NAMESPACE), "Ready"),
-                30,
             )
-            api_server.kubectl("delete", "tpool", "low", "-n", NAMESPACE, "--timeout=30s")
+            api_server.kubectl("delete", "tpool", "low", "-n", NAMESPACE, "--timeout=300s")
 
 
 def test_a_leader_whose_lease_was_taken_stands_by_and_may_lead_again(
@@ -64,14 +62,14 @@ def test_a_leader_whose_lease_was_taken_stands_by_and_may_lead_again(
 ):
     lease = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_LEASE_NAME": "stolen"}
     with OperatorProcess(kubeconfig, tmp_path / "log", "robbed", lease) as robbed:
-        wait_until("a leader", robbed.leads, 30)
+        wait_until("a leader", robbed.leads)
         path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/stolen"
         live = api_server.api.get(path)
         live["spec"]["holderIdentity"] = "thief"
         api_server.api.request("PUT", path, live)
-        wait_until("the end of its work", lambda: not robbed.leads(), 30)
+        wait_until("the end of its work", lambda: not robbed.leads())
         assert "the lease stolen is lost" in robbed.log.read_text()
-        wait_until("it leads again", robbed.leads, 60)
+        wait_until("it leads again", robbed.leads)
         assert robbed.stop() == 0
 
 
@@ -79,14 +77,14 @@ def test_a_leader_that_was_stopped_for_a_while_works_again(api_server: Cluster, 
     """As when its machine stands still: its lease ran out, and every connection may be gone."""
     lease = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_LEASE_NAME": "stopped"}
     with OperatorProcess(kubeconfig, tmp_path / "log", "stopped", lease) as stopped:
-        wait_until("a leader", stopped.leads, 30)
+        wait_until("a leader", stopped.leads)
         os.kill(stopped.process.pid, signal.SIGSTOP)
         time.sleep(12)
         os.kill(stopped.process.pid, signal.SIGCONT)
-        wait_until("the loss is told", lambda: "the lease stopped is lost" in stopped.log.read_text(), 30)
+        wait_until("the loss is told", lambda: "the lease stopped is lost" in stopped.log.read_text())
         api_server.apply([pool_manifest("later", metadata__namespace=NAMESPACE, spec__replicas=0)])
-        wait_until("it works", lambda: is_true(api_server.get("tpool", "later", "-n", NAMESPACE), "Ready"), 60)
-        api_server.kubectl("delete", "tpool", "later", "-n", NAMESPACE, "--timeout=60s")
+        wait_until("it works", lambda: is_true(api_server.get("tpool", "later", "-n", NAMESPACE), "Ready"))
+        api_server.kubectl("delete", "tpool", "later", "-n", NAMESPACE, "--timeout=300s")
 
 
 def test_it_can_be_kept_to_one_namespace(api_server: Cluster, tmp_path: Path):
@@ -98,8 +96,8 @@ def test_it_can_be_kept_to_one_namespace(api_server: Cluster, tmp_path: Path):
         kubeconfig = grant(api_server, account, everywhere=False)
         with OperatorProcess(kubeconfig, tmp_path / "log", "modest", environment):
             api_server.apply([pool_manifest(metadata__namespace=account, spec__replicas=0)])
-            wait_until("Ready", lambda: is_true(api_server.get("tpool", "low", "-n", account), "Ready"), 30)
-            api_server.kubectl("delete", "tpool", "low", "-n", account, "--timeout=30s")
+            wait_until("Ready", lambda: is_true(api_server.get("tpool", "low", "-n", account), "Ready"))
+            api_server.kubectl("delete", "tpool", "low", "-n", account, "--timeout=300s")
         if api_server.audit_log is not None:
             asked = api_server.audit_events(user=account)
             assert [e["requestURI"] for e in asked if e["responseStatus"]["code"] == 403] == []

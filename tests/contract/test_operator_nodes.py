@@ -109,7 +109,7 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def namespace(cluster: Cluster, operator: OperatorProcess, request: pytest.FixtureRequest) -> Iterator[str]:
     name = re.sub(r"[^a-z]+", "-", request.node.name.removeprefix("test_"))[:50].strip("-")
     yield cluster.namespace(name)
-    cluster.kubectl("delete", "inferencepools.trimtab.dev", "--all", "-n", name, "--timeout=30s")
+    cluster.kubectl("delete", "inferencepools.trimtab.dev", "--all", "-n", name, "--timeout=300s")
     cluster.remove_namespace(name, wait=False)
 
 
@@ -126,7 +126,7 @@ def _installed(cluster: Cluster, wanted: list[dict[str, Any]]) -> Iterator[None]
     yield
     for path in (f"{CRDS}/{definition['metadata']['name']}" for definition in wanted):
         cluster.api.delete(path)
-        wait_until(f"no {path}", lambda path=path: not cluster.api.exists(path), 30)
+        wait_until(f"no {path}", lambda path=path: not cluster.api.exists(path))
 
 
 def pool(namespace: str, **changes: Any) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def wait_reason(cluster: Cluster, namespace: str, status: str, reason: str) -> s
         return (now.get("status"), now.get("reason")) == (status, reason)
 
     try:
-        wait_until(f"NodesReady {status} {reason}", there, 45)
+        wait_until(f"NodesReady {status} {reason}", there)
     except TimeoutError as error:
         raise AssertionError(cluster.get("tpool", "low", "-n", namespace).get("status")) from error
     return str(condition(cluster, namespace)["message"])
@@ -173,19 +173,19 @@ def test_a_node_pool_lives_and_ends_with_its_pool(cluster: Cluster, karpenter_ap
     assert pod["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
     [node] = cluster.fake_nodes(1, prefix=f"made-{namespace}"[:40], labels={"karpenter.sh/nodepool": name})
     try:
-        cluster.kubectl("wait", "tpool/low", "-n", namespace, "--for=condition=NodesReady", "--timeout=60s")
-        cluster.kubectl("delete", "tpool", "low", "-n", namespace, "--timeout=30s")
-        wait_until("no NodePool", lambda: not cluster.get("nodepools")["items"], 15)
+        cluster.kubectl("wait", "tpool/low", "-n", namespace, "--for=condition=NodesReady", "--timeout=300s")
+        cluster.kubectl("delete", "tpool", "low", "-n", namespace, "--timeout=300s")
+        wait_until("no NodePool", lambda: not cluster.get("nodepools")["items"])
     finally:
         cluster.remove_node(node)
 
 
 def test_a_pool_that_turns_static_gives_its_node_pool_back(cluster: Cluster, karpenter_api: None, namespace: str):
     cluster.apply([pool(namespace, spec__nodes=karpenter())])
-    wait_until("a NodePool", lambda: cluster.get("nodepools")["items"], 30)
+    wait_until("a NodePool", lambda: cluster.get("nodepools")["items"])
     cluster.apply([pool(namespace, spec__nodes={"selector": {"suite": "nodes"}})])
-    wait_until("no NodePool", lambda: not cluster.get("nodepools")["items"], 30)
-    cluster.kubectl("wait", "tpool/low", "-n", namespace, "--for=condition=Ready", "--timeout=60s")
+    wait_until("no NodePool", lambda: not cluster.get("nodepools")["items"])
+    cluster.kubectl("wait", "tpool/low", "-n", namespace, "--for=condition=Ready", "--timeout=300s")
 
 
 def test_an_api_that_is_not_served_is_named_until_it_comes(cluster: Cluster, namespace: str):
@@ -204,8 +204,8 @@ def test_an_api_that_is_not_served_is_named_until_it_comes(cluster: Cluster, nam
             rest | {"machineFamily": "a3", "spot": True},
             rest | {"machineFamily": "a3", "flexStart": {"enabled": True}},
         ]
-        cluster.kubectl("delete", "tpool", "low", "-n", namespace, "--timeout=30s")
-        wait_until("no ComputeClass", lambda: not cluster.get("computeclasses")["items"], 15)
+        cluster.kubectl("delete", "tpool", "low", "-n", namespace, "--timeout=300s")
+        wait_until("no ComputeClass", lambda: not cluster.get("computeclasses")["items"])
 
 
 def test_a_node_pool_of_somebody_else_stays_as_it_is(cluster: Cluster, karpenter_api: None, namespace: str):
@@ -217,7 +217,7 @@ def test_a_node_pool_of_somebody_else_stays_as_it_is(cluster: Cluster, karpenter
     before = cluster.get("nodepool", name)
     cluster.apply([pool(namespace, spec__nodes=karpenter())])
     wait_reason(cluster, namespace, "False", "NotOurs")
-    cluster.kubectl("delete", "tpool", "low", "-n", namespace, "--timeout=30s")
+    cluster.kubectl("delete", "tpool", "low", "-n", namespace, "--timeout=300s")
     assert cluster.get("nodepool", name) == before
 
 
@@ -251,15 +251,15 @@ def test_claimed_gpus_are_scheduled_and_counted(cluster: Cluster, namespace: str
         cluster.apply([device_class | {"spec": {"selectors": [selector]}}, slices | {"spec": devices}])
         gpu = {"name": H100, "count": 2, "allocation": "DRA", "deviceClassName": driver}
         cluster.apply([pool(namespace, spec__accelerator=gpu, spec__nodes={"selector": {"suite": "claims"}})])
-        cluster.kubectl("wait", "tpool/low", "-n", namespace, "--for=condition=Ready", "--timeout=60s")
+        cluster.kubectl("wait", "tpool/low", "-n", namespace, "--for=condition=Ready", "--timeout=300s")
         assert cluster.get("tpool", "low", "-n", namespace)["status"]["gpus"] == 2
         [claim] = cluster.get("resourceclaims", "-n", namespace)["items"]
         assert len(claim["status"]["allocation"]["devices"]["results"]) == 2
         cluster.kubectl("scale", "tpool/low", "-n", namespace, "--replicas=2")
         wait_reason(cluster, namespace, "False", "InsufficientGpu")
-        cluster.kubectl("delete", "tpool", "low", "-n", namespace, "--timeout=30s")
+        cluster.kubectl("delete", "tpool", "low", "-n", namespace, "--timeout=300s")
         templates = "resourceclaimtemplates"
-        wait_until("no template", lambda: not cluster.get(templates, "-n", namespace)["items"], 30)
+        wait_until("no template", lambda: not cluster.get(templates, "-n", namespace)["items"])
     finally:
         cluster.api.delete(f"{resource_api}/resourceslices/trimtab-test")
         cluster.api.delete(f"{resource_api}/deviceclasses/{driver}")

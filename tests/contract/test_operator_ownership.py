@@ -25,7 +25,7 @@ def cluster(api_server: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
     with OperatorProcess(kubeconfig, tmp_path_factory.mktemp("operator") / "log", "owner", environment):
         api_server.apply([pool()])
         yield api_server
-        api_server.kubectl("delete", "tpool", "--all", "-n", NAMESPACE, "--timeout=60s")
+        api_server.kubectl("delete", "tpool", "--all", "-n", NAMESPACE, "--timeout=300s")
     revoke(api_server, NAMESPACE)
 
 
@@ -59,14 +59,14 @@ def deployment(cluster: Cluster) -> Any:
         items = cluster.get("deploy", "-n", NAMESPACE, "-l", "trimtab.dev/pool=low")["items"]
         return items[0] if items else None
 
-    return wait_until("the Deployment", found, 60)
+    return wait_until("the Deployment", found)
 
 
 def test_who_edits_a_child_is_named_by_the_api_server(cluster: Cluster):
     name = deployment(cluster)["metadata"]["name"]
     path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}"
     cluster.api.merge(f"{path}?fieldManager=mallory", {"spec": {"minReadySeconds": 7, "revisionHistoryLimit": 9}})
-    status, reason, message = wait_until("the condition", lambda: condition(cluster, "ChildrenOwned"), 60)
+    status, reason, message = wait_until("the condition", lambda: condition(cluster, "ChildrenOwned"))
     assert (status, reason) == ("False", "FieldConflict")
     assert f'Deployment {name}: Apply failed with 1 conflict: conflict with "mallory"' in message
     assert ".spec.revisionHistoryLimit" in message
@@ -78,7 +78,7 @@ def test_who_edits_a_child_is_named_by_the_api_server(cluster: Cluster):
 def test_an_hpa_is_found_and_a_mistaken_one_corrected(cluster: Cluster):
     name = deployment(cluster)["metadata"]["name"]
     cluster.apply([hpa({"apiVersion": "apps/v1", "kind": "Deployment", "name": name})])
-    found = wait_until("the mistake", lambda: condition(cluster, "ScalingOwned"), 60)
+    found = wait_until("the mistake", lambda: condition(cluster, "ScalingOwned"))
     assert found[:2] == ("False", "DeploymentScaled")
     cluster.apply([hpa({"apiVersion": "trimtab.dev/v1alpha1", "kind": "InferencePool", "name": "low"})])
 
@@ -86,6 +86,6 @@ def test_an_hpa_is_found_and_a_mistaken_one_corrected(cluster: Cluster):
         found = condition(cluster, "ScalingOwned")
         return found is not None and found[:2] == ("True", "HorizontalPodAutoscaler")
 
-    wait_until("the HPA is respected", respected, 60)
+    wait_until("the HPA is respected", respected)
     cluster.kubectl("delete", "hpa", "by-cpu", "-n", NAMESPACE)
-    wait_until("it is over", lambda: condition(cluster, "ScalingOwned") is None, 60)
+    wait_until("it is over", lambda: condition(cluster, "ScalingOwned") is None)

@@ -39,7 +39,7 @@ def _clean(api_server: Cluster, kubeconfig: Path) -> Iterator[None]:
         path = f"/apis/trimtab.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}"
         for item in api_server.api.get(path)["items"]:
             api_server.api.merge(f"{path}/{item['metadata']['name']}", finalizers)
-    wait_until("no pods", lambda: not engine_pods(api_server), 90)
+    wait_until("no pods", lambda: not engine_pods(api_server))
 
 
 def engine_pods(cluster: Cluster) -> list[dict[str, Any]]:
@@ -98,17 +98,15 @@ def test_an_edit_rolls_out_within_the_budget_over_a_killed_leader(
     with GpuWatch(api_server, NAMESPACE) as watch:
         with OperatorProcess(kubeconfig, tmp_path / "first.log", "first", ENVIRONMENT) as first:
             api_server.apply([policy(budget), pool()])
-            wait_until("the start", lambda: settled(api_server, 1), 90)
+            wait_until("the start", lambda: settled(api_server, 1))
             old = revisions(api_server)
             edit(api_server, {"recipe": {"preset": "throughput"}})
-            wait_until(
-                "a roll-out under way", lambda: max(revisions(api_server).values()) < 2 or _new(api_server, old), 90
-            )
+            wait_until("a roll-out under way", lambda: max(revisions(api_server).values()) < 2 or _new(api_server, old))
             first.kill()
         with OperatorProcess(kubeconfig, tmp_path / "second.log", "second", ENVIRONMENT):
-            wait_until("the end of the roll-out", lambda: settled(api_server, 2), 150)
+            wait_until("the end of the roll-out", lambda: settled(api_server, 2))
             # The last old replica may still drain when all that serve are new.
-            wait_until("the end of the last drain", lambda: sorted(revisions(api_server).values()) == [0, 2], 60)
+            wait_until("the end of the last drain", lambda: sorted(revisions(api_server).values()) == [0, 2])
             assert revisions(api_server)[next(iter(old))] == 0
         assert watch.is_alive
     assert watch.peak == budget, "the budget was used, and never passed"
@@ -123,7 +121,7 @@ def test_a_revision_that_never_answers_is_rolled_back_and_not_tried_again(
 ):
     with OperatorProcess(kubeconfig, tmp_path / "log", "only", ENVIRONMENT):
         api_server.apply([policy(2), pool(spec__rollout={"progressDeadlineSeconds": 10})])
-        wait_until("the start", lambda: settled(api_server, 1), 90)
+        wait_until("the start", lambda: settled(api_server, 1))
         (good,) = revisions(api_server)
         edit(api_server, {"nodes": {"selector": {"type": "nowhere"}}})
 
@@ -132,9 +130,9 @@ def test_a_revision_that_never_answers_is_rolled_back_and_not_tried_again(
             ready = api_server.get("tpool", "low", "-n", NAMESPACE)["status"].get("readyReplicas")
             return found.get("RolledOut") == ("False", "RolledBack", 2) and ready == 2
 
-        wait_until("the way back", rolled_back, 150)
+        wait_until("the way back", rolled_back)
         now = revisions(api_server)
         assert {name for name, count in now.items() if count} == {good}
         assert conditions(api_server)["Stalled"][:2] == ("True", "RolledBack")
         edit(api_server, {"nodes": {"selector": {"type": "kwok"}}})
-        wait_until("the old spec is the present one", lambda: settled(api_server, 3), 90)
+        wait_until("the old spec is the present one", lambda: settled(api_server, 3))

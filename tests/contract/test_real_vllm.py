@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from testcluster.processes import PATIENCE_SECONDS
 from testcluster.vllm import VllmServer
 
 pytestmark = pytest.mark.contract
@@ -10,7 +11,7 @@ pytestmark = pytest.mark.contract
 
 @pytest.fixture(scope="module")
 def client(real_vllm: VllmServer):
-    with httpx.Client(base_url=real_vllm.base_url, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=real_vllm.base_url, timeout=PATIENCE_SECONDS, trust_env=False) as client:
         yield client
 
 

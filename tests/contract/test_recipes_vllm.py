@@ -21,7 +21,7 @@ from trimtab_crds.recipespec import Preset
 from trimtab_operator.core.facts import engine_defaults
 from trimtab_operator.core.reasoningparsers import parsers_of
 
-pytestmark = [pytest.mark.contract, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800)]
 
 SOURCE = re.compile(r"\(source: [^()]+\)$")
 FIELD_AND_FIX = re.compile(r"(model|recipe|accelerator|engine)\.\w+.*[;:] \w+")

@@ -8,6 +8,7 @@ import openai
 
 from support.engines import simulated_engine
 from support.routers import router_process, wait_until
+from testcluster.processes import PATIENCE_SECONDS
 from trimtab_router.core.journal import read
 
 
@@ -42,15 +43,17 @@ def test_two_workers_write_what_clients_asked_and_said(tmp_path: Path):
         with router_process(content, *flags) as router:
             ids = []
             for _ in range(6):
-                with openai.OpenAI(base_url=f"{router.url}/v1", api_key="key", max_retries=0, timeout=60) as client:
+                with openai.OpenAI(
+                    base_url=f"{router.url}/v1", api_key="key", max_retries=0, timeout=PATIENCE_SECONDS
+                ) as client:
                     answer = client.chat.completions.with_raw_response.create(
                         model="auto", max_tokens=4, messages=[{"role": "user", "content": secret}]
                     )
                 ids.append(answer.headers["x-request-id"])
                 told = {"request_id": ids[-1], "correct": True}
-                done = httpx.post(f"{router.url}/v1/feedback", json=told, timeout=30, trust_env=False)
+                done = httpx.post(f"{router.url}/v1/feedback", json=told, timeout=PATIENCE_SECONDS, trust_env=False)
                 assert done.status_code == 202
-            wait_until(lambda: written(router.metrics()) == 12, 60, router.metrics)
+            wait_until(lambda: written(router.metrics()) == 12, router.metrics)
             assert router.stop() == 0
         found = records(tmp_path / "log")
         assert sorted(str(r["request_id"]) for r in found if r["kind"] == "decision") == sorted(ids)
@@ -66,7 +69,7 @@ def test_standard_output_is_a_line_each(tmp_path: Path):
         router_process(document(engine.base_url.removeprefix("http://")), "--decision-log", "-") as router,
     ):
         body = {"model": "auto", "max_tokens": 2, "messages": [{"role": "user", "content": "hello"}]}
-        answer = httpx.post(f"{router.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+        answer = httpx.post(f"{router.url}/v1/chat/completions", json=body, timeout=PATIENCE_SECONDS, trust_env=False)
         assert router.stop() == 0
         lines = [line for line in router.log.read_text().splitlines() if line.startswith('{"kind"')]
     (found,) = map(json.loads, lines)
@@ -77,6 +80,6 @@ def test_a_folder_that_cannot_be_made_ends_the_start(tmp_path: Path):
     (tmp_path / "file").write_text("")
     where = str(tmp_path / "file" / "log")
     with router_process(document("127.0.0.1:1"), "--decision-log", where, ready=False) as router:
-        wait_until(lambda: router.process.poll() is not None, 60, router.log.read_text)
+        wait_until(lambda: router.process.poll() is not None, router.log.read_text)
         assert router.process.returncode == 1
         assert f"--decision-log: {where} cannot be written" in router.log.read_text()

@@ -12,9 +12,9 @@ import pytest
 
 from support.engines import SimulatedEngine, simulated_engine
 from support.routers import RouterProcess, router_process, wait_until
+from testcluster.processes import PATIENCE_SECONDS
 
 ACME, NEW, WRONG = "acme-key-0123456789", "acme-key-9876543210", "nobodys-key-0123456"
-PATIENCE_SECONDS = 60
 
 
 @dataclass
@@ -81,7 +81,7 @@ def admin(router: RouterProcess, path: str) -> str:
 
 
 def ask(router: RouterProcess, key: str, **how: object) -> str:
-    with openai.OpenAI(base_url=f"{router.url}/v1", api_key=key, max_retries=0, timeout=60) as client:
+    with openai.OpenAI(base_url=f"{router.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE_SECONDS) as client:
         messages = [{"role": "user", "content": "hello"}]
         answer = client.chat.completions.create(model="auto", messages=messages, **how)
         if how.get("stream"):
@@ -102,7 +102,7 @@ def statuses(router: RouterProcess, key: str | None) -> set[int]:
 
 
 def until(router: RouterProcess, key: str | None, status: int) -> None:
-    wait_until(lambda: statuses(router, key) == {status}, PATIENCE_SECONDS, router.log.read_text)
+    wait_until(lambda: statuses(router, key) == {status}, router.log.read_text)
 
 
 def test_a_right_key_is_served_and_a_wrong_one_is_not(router: RouterProcess):
@@ -118,12 +118,12 @@ def test_a_right_key_is_served_and_a_wrong_one_is_not(router: RouterProcess):
         assert [m.id for m in client.with_options(api_key=ACME).models.list()] == ["auto", "tiny"]
     with pytest.raises(openai.PermissionDeniedError, match="is not the tenant that the API key names"):
         ask(router, ACME, extra_headers={"x-trimtab-tenant": "beta"})
-    bare = httpx.post(f"{router.url}/v1/chat/completions", json={}, trust_env=False, timeout=60)
+    bare = httpx.post(f"{router.url}/v1/chat/completions", json={}, trust_env=False, timeout=PATIENCE_SECONDS)
     assert (bare.status_code, bare.headers["www-authenticate"]) == (401, "Bearer")
 
 
 def test_the_admin_port_needs_no_key_and_says_who_has_none(router: RouterProcess):
-    ready = httpx.get(f"{router.admin}/readyz", trust_env=False, timeout=60)
+    ready = httpx.get(f"{router.admin}/readyz", trust_env=False, timeout=PATIENCE_SECONDS)
     assert ready.status_code == 200
     assert "tenant beta has no API key, so its requests are refused" in ready.text
     metrics = admin(router, "metrics")
@@ -151,7 +151,7 @@ def test_who_sends_no_key_is_the_default_tenant_where_there_is_one(router: Route
     router.write(document(engine, open_too=True))
     until(router, None, 200)
     body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
-    bare = httpx.post(f"{router.url}/v1/chat/completions", json=body, trust_env=False, timeout=60)
+    bare = httpx.post(f"{router.url}/v1/chat/completions", json=body, trust_env=False, timeout=PATIENCE_SECONDS)
     assert (bare.status_code, bool(bare.json()["choices"])) == (200, True)
     assert statuses(router, WRONG) == {401}
     assert ask(router, ACME)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.engines import SimulatedEngine, simulated_engine
 from support.routers import RouterProcess, router_process, wait_until
+from testcluster.processes import PATIENCE_SECONDS
 
 HARD = (
     "Prove that for every prime p > 3 the number p^2 - 1 is divisible by 24, and find all integers n such that "
@@ -60,7 +62,7 @@ def router(engines: tuple[SimulatedEngine, SimulatedEngine]) -> Iterator[RouterP
 
 @pytest.fixture(scope="module")
 def client(router: RouterProcess) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{router.url}/v1", api_key="key", max_retries=0, timeout=60) as found:
+    with openai.OpenAI(base_url=f"{router.url}/v1", api_key="key", max_retries=0, timeout=PATIENCE_SECONDS) as found:
         yield found
 
 
@@ -178,26 +180,28 @@ def test_all_workers_are_counted_together(router, client):
         assert {s.labels["policy"] for s in samples} == {"default/contract"}
         return sum(s.value for s in samples)
 
-    wait_until(lambda: "trimtab_router_workers 2.0" in router.metrics(), 20)
+    wait_until(lambda: "trimtab_router_workers 2.0" in router.metrics())
     settled = -1.0
     while settled != (settled := admitted()):
-        wait_until(lambda: True, 1)
+        time.sleep(1.5)  # workers report every second
     for _ in range(20):
-        with openai.OpenAI(base_url=f"{router.url}/v1", api_key="key", max_retries=0, timeout=60) as fresh:
+        with openai.OpenAI(
+            base_url=f"{router.url}/v1", api_key="key", max_retries=0, timeout=PATIENCE_SECONDS
+        ) as fresh:
             ask(fresh, EASY, max_tokens=1)
-    wait_until(lambda: admitted() == settled + 20, 20, lambda: f"{admitted()} is not {settled} + 20")
+    wait_until(lambda: admitted() == settled + 20, lambda: f"{admitted()} is not {settled} + 20")
 
 
 def test_a_dead_worker_is_replaced_and_its_counts_stay(engines):
     with router_process(document(*engines)) as router:
-        with openai.OpenAI(base_url=f"{router.url}/v1", api_key="key", timeout=60) as client:
+        with openai.OpenAI(base_url=f"{router.url}/v1", api_key="key", timeout=PATIENCE_SECONDS) as client:
             ask(client, EASY, max_tokens=1)
         count = 'trimtab_router_admitted_total{policy="default/contract",tier="low"} 1.0'
-        wait_until(lambda: count in router.metrics(), 20, router.metrics)
+        wait_until(lambda: count in router.metrics(), router.metrics)
         (worker,) = router.workers()
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: not router.ready(), 20)
-        wait_until(router.ready, 60, router.log.read_text)
+        wait_until(lambda: not router.ready())
+        wait_until(router.ready, router.log.read_text)
         assert router.workers() != [worker]
         assert count in router.metrics()
 
@@ -206,7 +210,7 @@ def test_a_bad_configuration_keeps_the_last_good_one(engines):
     with router_process(document(*engines)) as router:
         router.write("{")
         invalid = 'trimtab_router_config_valid{policy="default/contract"} 0.0'
-        wait_until(lambda: invalid in router.metrics(), 20, router.metrics)
+        wait_until(lambda: invalid in router.metrics(), router.metrics)
         assert router.ready()
         assert httpx.get(f"{router.url}/v1/models", trust_env=False).status_code == 200
         router.write(document(*engines, models=["renamed"]))
@@ -215,7 +219,7 @@ def test_a_bad_configuration_keeps_the_last_good_one(engines):
         def names() -> list[str]:
             return [m["id"] for m in httpx.get(f"{router.url}/v1/models", trust_env=False).json()["data"]]
 
-        wait_until(lambda: names() == ["renamed", "tiny-low", "tiny-high"], 20)
+        wait_until(lambda: names() == ["renamed", "tiny-low", "tiny-high"])
 
 
 def test_a_router_without_a_configuration_waits_for_one(engines):
@@ -227,15 +231,17 @@ def test_a_router_without_a_configuration_waits_for_one(engines):
             except httpx.TransportError:
                 return ""
 
-        wait_until(lambda: "no valid configuration: document: Invalid JSON" in why(), 60, why)
+        wait_until(lambda: "no valid configuration: document: Invalid JSON" in why(), why)
         assert httpx.get(f"{router.admin}/healthz", trust_env=False).status_code == 200
         router.write(document(*engines))
-        wait_until(router.ready, 20, router.log.read_text)
+        wait_until(router.ready, router.log.read_text)
 
 
 def test_sigterm_lets_an_open_stream_end(engines):
-    with router_process(document(*engines), "--drain-seconds", "20") as router:
-        with openai.OpenAI(base_url=f"{router.url}/v1", api_key="key", max_retries=0, timeout=60) as client:
+    with router_process(document(*engines), "--drain-seconds", "120") as router:
+        with openai.OpenAI(
+            base_url=f"{router.url}/v1", api_key="key", max_retries=0, timeout=PATIENCE_SECONDS
+        ) as client:
             messages = [{"role": "user", "content": EASY}]
             stream = client.chat.completions.create(
                 model="auto", messages=messages, stream=True, max_tokens=60, extra_body={"ignore_eos": True}
@@ -253,8 +259,11 @@ def test_sigterm_lets_an_open_stream_end(engines):
 
 
 def test_a_second_signal_ends_an_open_stream(engines):
-    slow = ("--drain-seconds", "60")
-    with router_process(document(*engines), *slow) as router, httpx.Client(trust_env=False, timeout=60) as client:
+    slow = ("--drain-seconds", "600")
+    with (
+        router_process(document(*engines), *slow) as router,
+        httpx.Client(trust_env=False, timeout=PATIENCE_SECONDS) as client,
+    ):
         body = {"model": "tiny-low", "stream": True, "max_tokens": 30000, "ignore_eos": True}
         body["messages"] = [{"role": "user", "content": EASY}]
         with client.stream("POST", f"{router.url}/v1/chat/completions", json=body) as response:
@@ -262,7 +271,7 @@ def test_a_second_signal_ends_an_open_stream(engines):
             first = next(pieces)
             assert response.status_code == 200, first
             router.process.send_signal(signal.SIGINT)
-            wait_until(lambda: not router.ready(), 20)
+            wait_until(lambda: not router.ready())
             assert router.workers(), router.log.read_text()
             assert router.stop(signal.SIGINT) == 0
 
@@ -271,8 +280,8 @@ def test_workers_end_with_their_parent(engines):
     with router_process(document(*engines), "--workers", "2") as router:
         workers = router.workers()
         router.process.kill()
-        router.process.wait(10)
-        wait_until(lambda: not any(alive(pid) for pid in workers), 20)
+        router.process.wait(PATIENCE_SECONDS)
+        wait_until(lambda: not any(alive(pid) for pid in workers))
 
 
 def alive(pid: int) -> bool:
@@ -284,7 +293,7 @@ def alive(pid: int) -> bool:
 
 def test_a_router_whose_workers_cannot_live_gives_up(engines):
     with router_process(document(*engines), ready=False) as router:
-        wait_until(lambda: ended(router), 60, router.log.read_text)
+        wait_until(lambda: ended(router), router.log.read_text)
         assert router.process.returncode == 1
         assert "5 workers in a row ended at once; giving up" in router.log.read_text()
 
@@ -303,7 +312,7 @@ def test_an_address_in_use_is_named(engines):
     with router_process(document(*engines)) as router:
         port = router.url.rsplit(":", 1)[1]
         argv = [sys.executable, "-m", "trimtab_router", "--config", "x", "--listen", f"127.0.0.1:{port}"]
-        found = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        found = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         assert found.returncode == 1
         assert found.stderr == (
             f"trimtab router: --listen: 127.0.0.1:{port} cannot be used (Address already in use); "

@@ -11,6 +11,7 @@ import pytest
 
 from support.engines import SimulatedEngine, simulated_engine
 from support.routers import router_process
+from testcluster.processes import PATIENCE_SECONDS
 from testcluster.vllm import VllmServer
 
 pytestmark = pytest.mark.contract
@@ -44,7 +45,7 @@ class Asked:
         self._url = url
 
     def _client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self._url}/v1", api_key="key", max_retries=0, timeout=120)
+        return openai.OpenAI(base_url=f"{self._url}/v1", api_key="key", max_retries=0, timeout=PATIENCE_SECONDS)
 
     def whole(self, **how: Any) -> tuple[Any, Mapping[str, Any]]:
         """The answer and its account."""
@@ -76,7 +77,9 @@ class Forced:
 
 def tokens_of(base_url: str, text: str) -> list[int]:
     body = {"model": "tiny", "prompt": text, "add_special_tokens": False}
-    found: list[int] = httpx.post(f"{base_url}/tokenize", json=body, timeout=60, trust_env=False).json()["tokens"]
+    found: list[int] = httpx.post(f"{base_url}/tokenize", json=body, timeout=PATIENCE_SECONDS, trust_env=False).json()[
+        "tokens"
+    ]
     return found
 
 

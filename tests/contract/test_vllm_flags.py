@@ -16,7 +16,7 @@ COMMITTED = ROOT / "crds" / "trimtab_crds" / "vllm_flags.json"
 pytestmark = pytest.mark.contract
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_simulated_engine_knows_exactly_vllms_flags(request: pytest.FixtureRequest):
     try:
         python = vllm.install(visible(request.config)) / "bin" / "python"

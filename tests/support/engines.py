@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-START_SECONDS = 30
+START_SECONDS = 120
 STOP_SECONDS = 10
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from testcluster.cluster import Cluster
-from testcluster.processes import direct_environment, wait_until
+from testcluster.processes import PATIENCE_SECONDS, direct_environment, wait_until
 
 #: What the operator may do: in all namespaces, and in its own.
 RULES: list[dict[str, Any]] = [
@@ -151,7 +151,7 @@ class OperatorProcess:
 
     def await_ready_or_dead(self) -> None:
         """Return when it stands by, leads, or has ended."""
-        wait_until(f"{self.name} ready", self._ready_or_dead, 180)
+        wait_until(f"{self.name} ready", self._ready_or_dead)
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -160,12 +160,12 @@ class OperatorProcess:
         """End it as Kubernetes does; its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=PATIENCE_SECONDS)
 
     def kill(self) -> None:
         """End it at once."""
         self.process.kill()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=PATIENCE_SECONDS)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a probe or of /metrics."""

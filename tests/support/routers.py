@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 
 from support.engines import free_port
+from testcluster.processes import PATIENCE_SECONDS
 
-START_SECONDS = 60
 STOP_SECONDS = 30
 
 
@@ -80,7 +80,7 @@ def router_process(content: Mapping[str, Any] | str, *flags: str, ready: bool = 
         router.write(content)
         try:
             if ready:
-                wait_until(router.ready, START_SECONDS, log.read_text)
+                wait_until(router.ready, log.read_text)
             yield router
         finally:
             if process.poll() is None:
@@ -92,9 +92,9 @@ def router_process(content: Mapping[str, Any] | str, *flags: str, ready: bool = 
                     process.wait(STOP_SECONDS)
 
 
-def wait_until(happened: Any, seconds: float, otherwise: Any = lambda: "it did not happen") -> None:
+def wait_until(happened: Any, otherwise: Any = lambda: "it did not happen") -> None:
     """Polls until `happened()`; fails with the text of `otherwise()`."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not happened():
         if time.monotonic() > deadline:
             raise AssertionError(otherwise())
