@@ -8,11 +8,10 @@ import pytest
 
 from story.gpuwatch import GpuWatch
 from support.manifests import pool_manifest, shape
-from support.operatorprocess import OperatorProcess, grant, revoke
+from support.operatorprocess import OperatorProcess, account
 from support.slowendings import SlowEndings
 from testcluster.cluster import GPU, Cluster
 from testcluster.processes import wait_until
-from trimtab_crds.manifests import definitions
 
 pytestmark = pytest.mark.contract
 
@@ -28,12 +27,8 @@ QUOTA = {
 
 @pytest.fixture
 def kubeconfig(api_server: Cluster) -> Iterator[Path]:
-    api_server.install_crds(definitions().values())
-    nodes = api_server.fake_nodes(1, prefix="evictions", gpus=8)
-    yield grant(api_server, NAMESPACE)
-    revoke(api_server, NAMESPACE)
-    for node in nodes:
-        api_server.remove_node(node)
+    with account(api_server, NAMESPACE, nodes=1) as granted:
+        yield granted
 
 
 def pods(cluster: Cluster) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support.faultproxy import RETRY_AFTER_SECONDS, FaultProxy, Seen
-from support.manifests import policy_manifest, pool_manifest, shape
+from support.manifests import H100, kwok_pool, policy_manifest
 from support.operatorprocess import OperatorProcess, forget, grant, revoke
 from testcluster.cluster import Cluster, is_true
 from testcluster.processes import wait_until
@@ -21,7 +21,6 @@ from trimtab_crds.manifests import definitions
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800, func_only=True)]
 
-H100 = "nvidia-h100-80gb"
 FAIR, FOUL = "operator-fair", "operator-foul"
 #: What differs between two namespaces without meaning anything.
 VOLATILE = {
@@ -55,18 +54,6 @@ def nodes(api_server: Cluster) -> Iterator[None]:
         api_server.remove_node(node)
 
 
-def pool(namespace: str, name: str, **changes: Any) -> dict[str, Any]:
-    plain = {
-        "metadata__namespace": namespace,
-        "spec__accelerator__name": H100,
-        "spec__model__shape": shape(),
-        "spec__nodes": {"selector": {"type": "kwok"}},
-        # Nobody answers for a pod of kwok: its drain ends by the deadline.
-        "spec__drain": {"deadlineSeconds": 2},
-    }
-    return pool_manifest(name, **plain | changes)
-
-
 class Story:
     """What a user does in one namespace, each step after the last one has come to its end."""
 
@@ -77,9 +64,9 @@ class Story:
         rebalance = {"gpuBudget": [{"accelerator": H100, "gpus": 4}], "prometheus": {"url": "http://127.0.0.1:1"}}
         self.cluster.apply(
             [
-                pool(self.namespace, "low", spec__replicas=2),
-                pool(self.namespace, "high"),
-                pool(self.namespace, "alone"),
+                kwok_pool("low", namespace=self.namespace, spec__replicas=2),
+                kwok_pool("high", namespace=self.namespace),
+                kwok_pool("alone", namespace=self.namespace),
                 policy_manifest(metadata__namespace=self.namespace, spec__rebalance=rebalance),
             ]
         )
@@ -221,11 +208,13 @@ def test_an_outage_costs_few_requests(api_server: Cluster, foul: Path, tmp_path:
     with FaultProxy(foul, seed=5, folder=tmp_path) as proxy:
         proxy.calm()
         with OperatorProcess(proxy.through, tmp_path / "log", "patient", environment(FOUL)) as operator:
-            api_server.apply([pool(FOUL, "patient", spec__replicas=0)])
+            api_server.apply([kwok_pool("patient", namespace=FOUL, spec__replicas=0)])
             wait_until("Ready", lambda: is_true(api_server.get("tpool", "patient", "-n", FOUL), "Ready"))
             proxy.outage = True
             before = len(proxy.seen)
-            api_server.apply([pool(FOUL, "patient", spec__replicas=0, spec__drain={"deadlineSeconds": 60})])
+            api_server.apply(
+                [kwok_pool("patient", namespace=FOUL, spec__replicas=0, spec__drain={"deadlineSeconds": 60})]
+            )
             time.sleep(6)
             during = proxy.seen[before:]
             proxy.outage = False

@@ -10,17 +10,15 @@ import yaml
 
 from story.gpuwatch import GpuWatch
 from support.groupcontroller import GroupController
-from support.manifests import policy_manifest, pool_manifest, shape, tier
-from support.operatorprocess import OperatorProcess, grant, revoke
+from support.manifests import H100, kwok_pool, policy_manifest, tier
+from support.operatorprocess import OperatorProcess, account
 from testcluster.cluster import CRDS, Cluster
 from testcluster.processes import wait_until
-from trimtab_crds.manifests import definitions
 from trimtab_operator.core import groups
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800)]
 
 NAMESPACE = "operator-groups"
-H100 = "nvidia-h100-80gb"
 TWO_NODES = {"name": H100, "count": 2, "nodes": 2}
 ROOT = Path(__file__).resolve().parents[2]
 #: A folder with CRDs of other projects, named GROUP_PLURAL.yaml.
@@ -81,12 +79,8 @@ MINIMAL = {
 
 @pytest.fixture(scope="module")
 def kubeconfig(api_server: Cluster) -> Iterator[Path]:
-    api_server.install_crds(definitions().values())
-    nodes = api_server.fake_nodes(2, prefix="groups", gpus=8, labels={"suite": "groups"})
-    yield grant(api_server, NAMESPACE)
-    revoke(api_server, NAMESPACE)
-    for node in nodes:
-        api_server.remove_node(node)
+    with account(api_server, NAMESPACE, nodes=2, labels={"suite": "groups"}) as granted:
+        yield granted
 
 
 @pytest.fixture(autouse=True)
@@ -149,15 +143,8 @@ def pods(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 def pool(**changes: Any) -> dict[str, Any]:
-    plain = {
-        "metadata__namespace": NAMESPACE,
-        "spec__accelerator": TWO_NODES,
-        "spec__model__shape": shape(),
-        "spec__nodes": {"selector": {"suite": "groups"}},
-        # Pods of kwok have no engine that could say that it is idle.
-        "spec__drain": {"deadlineSeconds": 2},
-    }
-    return pool_manifest(**plain | changes)
+    plain = {"spec__accelerator": TWO_NODES, "spec__nodes": {"selector": {"suite": "groups"}}}
+    return kwok_pool(namespace=NAMESPACE, **plain | changes)
 
 
 def policy(gpus: int, mode: str = "DryRun") -> dict[str, Any]:

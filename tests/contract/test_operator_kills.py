@@ -17,17 +17,15 @@ import pytest
 from story.gpuwatch import GpuWatch
 from support.fakeprometheus import FakePrometheus, serving
 from support.faultproxy import FaultProxy
-from support.manifests import policy_manifest, pool_manifest, shape
-from support.operatorprocess import OperatorProcess, grant, revoke
+from support.manifests import H100, kwok_pool, policy_manifest
+from support.operatorprocess import OperatorProcess, account
 from testcluster.cluster import Cluster, is_true
 from testcluster.processes import PATIENCE_SECONDS, wait_until
-from trimtab_crds.manifests import definitions
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800, func_only=True)]
 
 NAMESPACE = "operator-kills"
 ENVIRONMENT = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_WATCH_NAMESPACES": NAMESPACE}
-H100 = "nvidia-h100-80gb"
 KILLS, BUDGET = 50, 4
 #: Nobody is killed more often than the job can bear: from start to death at most so many writes, or so long.
 MOST_WRITES, LONGEST_LIFE_SECONDS = 6, 8.0
@@ -37,12 +35,8 @@ CHILDREN = "deployments,replicasets,pods,services,configmaps,poddisruptionbudget
 
 @pytest.fixture(scope="module")
 def kubeconfig(api_server: Cluster) -> Iterator[Path]:
-    api_server.install_crds(definitions().values())
-    nodes = api_server.fake_nodes(2, prefix="kills", gpus=8)
-    yield grant(api_server, NAMESPACE)
-    revoke(api_server, NAMESPACE)
-    for node in nodes:
-        api_server.remove_node(node)
+    with account(api_server, NAMESPACE, nodes=2) as granted:
+        yield granted
 
 
 @pytest.fixture
@@ -172,17 +166,8 @@ class Job:
 
 
 def _pool(name: str, replicas: int, **changes: Any) -> dict[str, Any]:
-    plain = {
-        "metadata__namespace": NAMESPACE,
-        "spec__accelerator__name": H100,
-        "spec__model__shape": shape(),
-        "spec__nodes": {"selector": {"type": "kwok"}},
-        # Pods of kwok have no engine that could say that it is idle.
-        "spec__drain": {"deadlineSeconds": 1},
-        "spec__replicas": replicas,
-        "spec__scaling": {"minReplicas": 1, "maxReplicas": 4},
-    }
-    return pool_manifest(name, **plain | changes)
+    plain = {"spec__replicas": replicas, "spec__scaling": {"minReplicas": 1, "maxReplicas": 4}}
+    return kwok_pool(name, namespace=NAMESPACE, **plain | changes)
 
 
 def test_kills_at_any_write_change_nothing_but_time(

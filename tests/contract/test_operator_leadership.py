@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.manifests import pool_manifest
-from support.operatorprocess import OperatorProcess, grant, revoke
+from support.operatorprocess import OperatorProcess, account, grant, revoke
 from testcluster.cluster import Cluster, is_true
 from testcluster.processes import wait_until
 from trimtab_crds.manifests import definitions
@@ -22,9 +22,8 @@ LEASE = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_LEASE_NAME": "leadership"}
 
 @pytest.fixture(scope="module")
 def kubeconfig(api_server: Cluster) -> Iterator[Path]:
-    api_server.install_crds(definitions().values())
-    yield grant(api_server, NAMESPACE)
-    revoke(api_server, NAMESPACE)
+    with account(api_server, NAMESPACE) as granted:
+        yield granted
 
 
 def holder(cluster: Cluster) -> str:

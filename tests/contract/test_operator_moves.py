@@ -8,17 +8,15 @@ import pytest
 
 from story.gpuwatch import GpuWatch
 from support.fakeprometheus import FakePrometheus, serving
-from support.manifests import policy_manifest, pool_manifest, shape
-from support.operatorprocess import OperatorProcess, grant, revoke
+from support.manifests import H100, kwok_pool, policy_manifest
+from support.operatorprocess import OperatorProcess, account
 from support.slowendings import SlowEndings
 from testcluster.cluster import Cluster
 from testcluster.processes import wait_until
-from trimtab_crds.manifests import definitions
 
 pytestmark = pytest.mark.contract
 
 NAMESPACE = "operator-moves"
-H100 = "nvidia-h100-80gb"
 BUDGET = 4
 #: More than three replicas can do, and next to nothing.
 MUCH, LITTLE = (30.0, 30_000.0, 20_000.0), (0.1, 100.0, 60.0)
@@ -26,12 +24,8 @@ MUCH, LITTLE = (30.0, 30_000.0, 20_000.0), (0.1, 100.0, 60.0)
 
 @pytest.fixture(scope="module")
 def kubeconfig(api_server: Cluster) -> Iterator[Path]:
-    api_server.install_crds(definitions().values())
-    nodes = api_server.fake_nodes(2, prefix="moves", gpus=8)
-    yield grant(api_server, NAMESPACE)
-    revoke(api_server, NAMESPACE)
-    for node in nodes:
-        api_server.remove_node(node)
+    with account(api_server, NAMESPACE, nodes=2) as granted:
+        yield granted
 
 
 @pytest.fixture
@@ -50,17 +44,8 @@ def counts(cluster: Cluster) -> tuple[int, int]:
 
 
 def pool(name: str, replicas: int) -> dict[str, Any]:
-    return pool_manifest(
-        name,
-        metadata__namespace=NAMESPACE,
-        spec__accelerator__name=H100,
-        spec__model__shape=shape(),
-        spec__nodes={"selector": {"type": "kwok"}},
-        # Pods of kwok have no engine that could say that it is idle.
-        spec__drain={"deadlineSeconds": 1},
-        spec__replicas=replicas,
-        spec__scaling={"minReplicas": 1, "maxReplicas": 4},
-    )
+    scaling = {"minReplicas": 1, "maxReplicas": 4}
+    return kwok_pool(name, namespace=NAMESPACE, spec__replicas=replicas, spec__scaling=scaling)
 
 
 def test_replicas_follow_demand_within_the_budget_over_a_killed_leader(

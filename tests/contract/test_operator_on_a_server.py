@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.manifests import policy_manifest, pool_manifest, shape, tier
+from support.manifests import H100, kwok_pool, policy_manifest, tier
 from support.operatorprocess import OperatorProcess, grant, revoke
 from testcluster.cluster import Cluster, is_true
 from testcluster.processes import wait_until
@@ -17,7 +17,6 @@ from trimtab_crds.manifests import definitions
 pytestmark = pytest.mark.contract
 
 USER = "operator-on-a-server"
-H100 = "nvidia-h100-80gb"
 NOWHERE = {"url": "http://127.0.0.1:1"}
 
 
@@ -50,18 +49,6 @@ def namespace(cluster: Cluster, operator: OperatorProcess, request: pytest.Fixtu
     for plural in ("routingpolicies", "inferencepools"):
         cluster.kubectl("delete", f"{plural}.trimtab.dev", "--all", "-n", name, "--timeout=300s")
     cluster.remove_namespace(name, wait=False)
-
-
-def pool(namespace: str, name: str = "low", **changes: Any) -> dict[str, Any]:
-    plain = {
-        "metadata__namespace": namespace,
-        "spec__accelerator__name": H100,
-        "spec__model__shape": shape(),
-        "spec__nodes": {"selector": {"type": "kwok"}},
-        # Pods of kwok have no engine that could say that it is idle.
-        "spec__drain": {"deadlineSeconds": 1},
-    }
-    return pool_manifest(name, **plain | changes)
 
 
 def policy(namespace: str, **changes: Any) -> dict[str, Any]:
@@ -113,7 +100,7 @@ def look(cluster: Cluster, namespace: str) -> Look:
 
 
 def test_a_pool_becomes_ready_and_its_children_are_ours(cluster: Cluster, look: Look, namespace: str):
-    cluster.apply([pool(namespace, spec__replicas=2)])
+    cluster.apply([kwok_pool(namespace=namespace, spec__replicas=2)])
     cluster.kubectl("wait", "tpool/low", "-n", namespace, "--for=condition=Ready", "--timeout=300s")
     live = look.get("tpool", "low")
     for kind in ("deploy", "svc", "pdb"):
@@ -135,7 +122,7 @@ def test_a_pool_becomes_ready_and_its_children_are_ours(cluster: Cluster, look: 
 
 
 def test_an_edit_reaches_the_pods_and_scale_moves_replicas(cluster: Cluster, look: Look, namespace: str):
-    cluster.apply([pool(namespace)])
+    cluster.apply([kwok_pool(namespace=namespace)])
     wait_until("Ready", lambda: look.ready("tpool", "low"))
     look.patch("tpool", "low", {"recipe": {"preset": "throughput"}})
 
@@ -161,7 +148,7 @@ def test_what_is_not_ours_is_not_adopted(cluster: Cluster, look: Look, namespace
     }
     cluster.apply([theirs])
     before = look.get("svc", "low-engine")
-    cluster.apply([pool(namespace)])
+    cluster.apply([kwok_pool(namespace=namespace)])
     assert look.wait_reason("tpool", "low", "NotOurs") == (
         "Service low-engine exists and belongs to somebody else; delete or rename it"
     )
@@ -172,7 +159,7 @@ def test_what_is_not_ours_is_not_adopted(cluster: Cluster, look: Look, namespace
 
 
 def test_a_refused_recipe_says_field_value_and_fix(cluster: Cluster, look: Look, namespace: str):
-    cluster.apply([pool(namespace, spec__engine={"args": ["--max-num-seqs=4"]})])
+    cluster.apply([kwok_pool(namespace=namespace, spec__engine={"args": ["--max-num-seqs=4"]})])
     message = look.wait_reason("tpool", "low", "RecipeRefused", "RecipeValid")
     assert message == (
         "engine.args --max-num-seqs=4 sets --max-num-seqs, which the recipe owns; "
@@ -188,7 +175,7 @@ def test_a_refused_recipe_says_field_value_and_fix(cluster: Cluster, look: Look,
 
 
 def test_a_field_that_the_server_refuses_is_shown_in_its_words(cluster: Cluster, look: Look, namespace: str):
-    cluster.apply([pool(namespace, spec__engine={"pod": {"volumes": [{"name": "x", "emptyDirr": {}}]}})])
+    cluster.apply([kwok_pool(namespace=namespace, spec__engine={"pod": {"volumes": [{"name": "x", "emptyDirr": {}}]}})])
     message = look.wait_reason("tpool", "low", "ApplyRejected")
     assert message.startswith("the API server refused Deployment low-engine-")
     assert "emptyDirr" in message
@@ -200,8 +187,8 @@ def test_a_policy_serves_and_its_disruption_budget_comes_and_goes(cluster: Clust
     tenants = [{"name": "acme", "apiKeys": {"secretRef": {"name": "not-there"}}}]
     cluster.apply(
         [
-            pool(namespace, "low"),
-            pool(namespace, "high"),
+            kwok_pool("low", namespace=namespace),
+            kwok_pool("high", namespace=namespace),
             policy(namespace, spec__router=routers, spec__rebalance=rebalance, spec__tenants=tenants),
         ]
     )
@@ -234,8 +221,8 @@ def test_pools_of_a_policy_start_within_its_gpu_budget(cluster: Cluster, look: L
     cluster.apply([policy(namespace, spec__rebalance=rebalance)])
     cluster.apply(
         [
-            pool(namespace, "low", spec__replicas=3, spec__scaling=bounds),
-            pool(namespace, "high", spec__replicas=3, spec__scaling=bounds),
+            kwok_pool("low", namespace=namespace, spec__replicas=3, spec__scaling=bounds),
+            kwok_pool("high", namespace=namespace, spec__replicas=3, spec__scaling=bounds),
         ]
     )
     most = 0
@@ -256,7 +243,7 @@ def test_pools_of_a_policy_start_within_its_gpu_budget(cluster: Cluster, look: L
 
 
 def test_nothing_is_left_when_everything_is_deleted(cluster: Cluster, look: Look, namespace: str):
-    cluster.apply([pool(namespace, "low"), pool(namespace, "high"), policy(namespace)])
+    cluster.apply([kwok_pool("low", namespace=namespace), kwok_pool("high", namespace=namespace), policy(namespace)])
     wait_until("Ready", lambda: look.ready("tpool", "low") and look.ready("tpolicy", "chat"))
     started = time.monotonic()
     cluster.kubectl("delete", "tpool,tpolicy", "--all", "-n", namespace, "--timeout=300s")
@@ -270,7 +257,13 @@ def test_at_rest_nothing_is_written_and_the_role_is_enough(
     if cluster.audit_log is None:
         pytest.skip("another cluster's audit log is not at hand")
     rebalance = {"prometheus": NOWHERE, "intervalSeconds": 1}
-    cluster.apply([pool(namespace, "low"), pool(namespace, "high"), policy(namespace, spec__rebalance=rebalance)])
+    cluster.apply(
+        [
+            kwok_pool("low", namespace=namespace),
+            kwok_pool("high", namespace=namespace),
+            policy(namespace, spec__rebalance=rebalance),
+        ]
+    )
     names = (("tpool", "low"), ("tpool", "high"), ("tpolicy", "chat"))
     wait_until("Ready", lambda: all(look.ready(*name) for name in names))
     wait_until("the last tick saw them ready", lambda: _ready_replicas(look) == [1, 1])

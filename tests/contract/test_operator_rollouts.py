@@ -7,27 +7,21 @@ from typing import Any
 import pytest
 
 from story.gpuwatch import GpuWatch
-from support.manifests import policy_manifest, pool_manifest, shape, tier
-from support.operatorprocess import OperatorProcess, grant, revoke
+from support.manifests import H100, kwok_pool, policy_manifest, tier
+from support.operatorprocess import OperatorProcess, account
 from testcluster.cluster import Cluster
 from testcluster.processes import wait_until
-from trimtab_crds.manifests import definitions
 
 pytestmark = pytest.mark.contract
 
 NAMESPACE = "operator-rollouts"
-H100 = "nvidia-h100-80gb"
 ENVIRONMENT = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_WATCH_NAMESPACES": NAMESPACE}
 
 
 @pytest.fixture(scope="module")
 def kubeconfig(api_server: Cluster) -> Iterator[Path]:
-    api_server.install_crds(definitions().values())
-    nodes = api_server.fake_nodes(1, prefix="rollouts", gpus=8)
-    yield grant(api_server, NAMESPACE)
-    revoke(api_server, NAMESPACE)
-    for node in nodes:
-        api_server.remove_node(node)
+    with account(api_server, NAMESPACE, nodes=1) as granted:
+        yield granted
 
 
 @pytest.fixture(autouse=True)
@@ -49,16 +43,7 @@ def engine_pods(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 def pool(**changes: Any) -> dict[str, Any]:
-    plain = {
-        "metadata__namespace": NAMESPACE,
-        "spec__accelerator__name": H100,
-        "spec__model__shape": shape(),
-        "spec__nodes": {"selector": {"type": "kwok"}},
-        "spec__replicas": 2,
-        # Pods of kwok have no engine that could say that it is idle.
-        "spec__drain": {"deadlineSeconds": 2},
-    }
-    return pool_manifest(**plain | changes)
+    return kwok_pool(namespace=NAMESPACE, **{"spec__replicas": 2} | changes)
 
 
 def policy(gpus: int) -> dict[str, Any]:

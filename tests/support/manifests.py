@@ -6,6 +6,8 @@ from typing import Any
 
 Manifest = dict[str, Any]
 
+#: The accelerator of pools on kwok.
+H100 = "nvidia-h100-80gb"
 #: As a value of `changed`: take the field away.
 REMOVED = object()
 
@@ -22,6 +24,18 @@ def pool_manifest(name: str = "low", **changes: Any) -> Manifest:
         },
     }
     return _changed(manifest, changes)
+
+
+def kwok_pool(name: str = "low", *, namespace: str, **changes: Any) -> Manifest:
+    """An InferencePool on the nodes of kwok; drains are short: no engine in its pods could say that it is idle."""
+    plain = {
+        "metadata__namespace": namespace,
+        "spec__accelerator__name": H100,
+        "spec__model__shape": shape(),
+        "spec__nodes": {"selector": {"type": "kwok"}},
+        "spec__drain": {"deadlineSeconds": 2},
+    }
+    return pool_manifest(name, **plain | changes)
 
 
 def policy_manifest(name: str = "chat", **changes: Any) -> Manifest:

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from testcluster.cluster import Cluster
 from testcluster.processes import PATIENCE_SECONDS, direct_environment, wait_until
+from trimtab_crds.manifests import definitions
 
 #: What the operator may do: in all namespaces, and in its own.
 RULES: list[dict[str, Any]] = [
@@ -115,6 +117,17 @@ def revoke(cluster: Cluster, account: str) -> None:
         if cluster.api.exists(path):
             cluster.api.delete(path)
     cluster.remove_namespace(account, wait=False)
+
+
+@contextmanager
+def account(cluster: Cluster, name: str, *, nodes: int = 0, labels: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """The kubeconfig of an operator that may work everywhere, with a namespace of its name and kwok nodes of 8 GPUs."""
+    cluster.install_crds(definitions().values())
+    made = cluster.fake_nodes(nodes, prefix=name, gpus=8, labels=labels) if nodes else []
+    yield grant(cluster, name)
+    revoke(cluster, name)
+    for node in made:
+        cluster.remove_node(node)
 
 
 class OperatorProcess:

@@ -42,7 +42,7 @@ def test_work_that_ends_well_is_done_once():
 def test_work_that_fails_is_begun_again_later_and_later():
     work = Work(7)
     lead(work)
-    assert work.begun == [0, 1, 3, 7, 15, 31, 61, 91]
+    assert work.begun == [0, 1, 3, 7, 15, 25, 35, 45]
 
 
 def test_a_failure_after_a_long_run_is_a_new_one():
