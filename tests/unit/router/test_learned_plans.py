@@ -1,7 +1,7 @@
 """Plans from outcomes, exploration, tenants, load, and queries that nothing here solves."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.routing import asked, chat, config, facts, ladder, planned, scores
@@ -125,6 +125,7 @@ def test_more_quality_never_means_fewer_steps(outcomes, gain, quality):
     assert place(quality) <= place(quality + 1)
 
 
+@settings(max_examples=30)
 @given(outcomes_of_any, st.floats(-1, 1), st.integers(0, 100))
 def test_the_same_input_is_the_same_plan_and_one_candidate_is_accepted(outcomes, gain, quality):
     score, policy = scores(class_name="math", gain=gain), config(outcomes=outcomes, quality=quality)
@@ -183,8 +184,8 @@ def test_exploration_draws_every_tier_by_the_text_alone():
 
 
 def test_only_the_given_share_is_explored():
-    explored = sum(drawn(f"question {n}", 20).reason == "Explored" for n in range(500))
-    assert 60 <= explored <= 140
+    explored = sum(drawn(f"question {n}", 20).reason == "Explored" for n in range(200))
+    assert 20 <= explored <= 60
     assert not any(drawn(f"question {n}", 0).reason == "Explored" for n in range(50))
 
 
