@@ -26,6 +26,8 @@ RECIPE_VERSION = "1"
 UNUSED_SECONDS = 14 * 24 * 3600
 
 KWOK_STAGES = "kwok-stages.yaml"
+LWS_CRD = "lws-crd.yaml"
+LWS_CRD_SOURCE = "config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,17 @@ PARTS = {
             CONTAINERD,
             (f"{CONTAINERD}/version.Version",),
         ),
+        Part("lws", {"lws": "sigs.k8s.io/lws/cmd"}),
         Part("coredns", {"coredns": "."}),
         Part("pause", {"pause": "."}),
     )
 }
 CONTROL_PLANE = ("etcd", "k8s", "tools")
 NODE = (*CONTROL_PLANE, "containerd", "coredns", "pause")
-PART_OF = {program: part.name for part in PARTS.values() for program in part.programs} | {KWOK_STAGES: "tools"}
+PART_OF = {program: part.name for part in PARTS.values() for program in part.programs} | {
+    KWOK_STAGES: "tools",
+    LWS_CRD: "lws",
+}
 
 
 def part_key(part: Part, build: Path = BUILD) -> str:
@@ -122,7 +128,7 @@ def build_parts(names: Iterable[str], progress: Progress, build: Path = BUILD) -
             return
         go = find_go(progress, build)
         listed = ", ".join(p.name for p in todo)
-        progress(f"building {listed} (13 minutes for all parts on 2 cores, a minute with Go's caches warm)")
+        progress(f"building {listed} (15 minutes for all parts on 2 cores, a minute with Go's caches warm)")
         for part in todo:
             _build(part, go, progress, build)
 
@@ -155,6 +161,8 @@ def _build(part: Part, go: str, progress: Progress, build: Path) -> None:
         )
     if "kwok" in part.programs:
         (new / KWOK_STAGES).write_text(kwok_stages(_module_folder(go, "sigs.k8s.io/kwok", source, env)))
+    if "lws" in part.programs:
+        shutil.copy(_module_folder(go, "sigs.k8s.io/lws", source, env) / LWS_CRD_SOURCE, new / LWS_CRD)
     progress(f"  {part.name}: {', '.join(part.programs)} in {seconds:.0f} s")
     new.replace(folder)
     _forget_unused(part, folder)

@@ -21,7 +21,7 @@ from testcluster.teardown import tear_down
 
 EXAMPLES = """\
 examples:
-  scripts/controlplane build                      all programs, those that are missing (13 minutes cold)
+  scripts/controlplane build                      all programs, those that are missing (15 minutes cold)
   scripts/controlplane up                         etcd, API server, controllers, scheduler, kwok; no root
   scripts/controlplane up --node --gpus 8         with a real node beside it; needs root
   export KUBECONFIG=$(scripts/controlplane kubeconfig)

@@ -99,6 +99,17 @@ def prometheus(progress: Progress) -> Path:
         ) from error
 
 
+def leaderworkersets(progress: Progress) -> Binaries:
+    """The controller of LeaderWorkerSets and its definition: of a given folder, else the cache's, else built."""
+    try:
+        return locate(("lws",), progress)
+    except UnavailableError as error:
+        raise UnavailableError(
+            "a real controller of LeaderWorkerSets is needed: `scripts/controlplane build lws`. "
+            f"What was tried: {error}"
+        ) from error
+
+
 @contextmanager
 def real_vllm(progress: Progress, extra: Sequence[str] = ()) -> Iterator[VllmServer]:
     """A real `vllm serve` of the tiny model on loopback, with `extra` flags."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from testcluster import provide
+from testcluster.binaries import Binaries
 from testcluster.cluster import Cluster
 from testcluster.errors import UnavailableError
 from testcluster.pytesting import limit_test_alone, provided, unavailable, visible
@@ -33,6 +34,17 @@ def prometheus_binary(request: pytest.FixtureRequest) -> Path:
     """The path of a real prometheus; promtool lies beside it."""
     try:
         return provide.prometheus(visible(request.config))
+    except UnavailableError as error:
+        unavailable(error)
+
+
+@pytest.fixture(scope="session")
+def lws(api_server: Cluster, request: pytest.FixtureRequest) -> Binaries:
+    """The programs of LeaderWorkerSets; its controller answers on loopback, where another cluster would not ask."""
+    if api_server.audit_log is None:
+        unavailable("the controller of LeaderWorkerSets needs the project's own control plane")
+    try:
+        return provide.leaderworkersets(visible(request.config))
     except UnavailableError as error:
         unavailable(error)
 

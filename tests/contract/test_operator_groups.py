@@ -1,17 +1,19 @@
-"""Replicas on several nodes on a real API server: made, scaled within the budget, rolled out, drained and deleted."""
+"""Replicas on several nodes, by the real controller of LeaderWorkerSets on a real API server.
 
-import os
+Made, scaled within the budget, rolled out, drained and deleted.
+"""
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from story.gpuwatch import GpuWatch
-from support.groupcontroller import GroupController
 from support.manifests import H100, kwok_pool, policy_manifest, tier
 from support.operatorprocess import OperatorProcess, account
+from testcluster import leaderworkersets
+from testcluster.binaries import Binaries
 from testcluster.cluster import CRDS, Cluster
 from testcluster.processes import wait_until
 from trimtab_operator.core import groups
@@ -20,61 +22,7 @@ pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800)]
 
 NAMESPACE = "operator-groups"
 TWO_NODES = {"name": H100, "count": 2, "nodes": 2}
-ROOT = Path(__file__).resolve().parents[2]
-#: A folder with CRDs of other projects, named GROUP_PLURAL.yaml.
-FOLDER = Path(os.environ.get("TRIMTAB_TEST_CRDS", ROOT.parent / "shared" / "data" / "crds"))
-FILE = FOLDER / "leaderworkerset.x-k8s.io_leaderworkersets.yaml"
 ENVIRONMENT = {"POD_NAMESPACE": NAMESPACE, "TRIMTAB_WATCH_NAMESPACES": NAMESPACE}
-_ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-#: The fields that we write, where the project's own definition is not at hand.
-MINIMAL = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {
-        "name": "leaderworkersets.leaderworkerset.x-k8s.io",
-        "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
-    },
-    "spec": {
-        "group": "leaderworkerset.x-k8s.io",
-        "scope": "Namespaced",
-        "names": {"kind": "LeaderWorkerSet", "plural": "leaderworkersets", "singular": "leaderworkerset"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "subresources": {"status": {}},
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "spec": {
-                                "type": "object",
-                                "required": ["leaderWorkerTemplate"],
-                                "properties": {
-                                    "replicas": {"type": "integer", "default": 1},
-                                    "startupPolicy": {"type": "string", "enum": ["LeaderCreated", "LeaderReady"]},
-                                    "rolloutStrategy": _ANYTHING,
-                                    "leaderWorkerTemplate": {
-                                        "type": "object",
-                                        "required": ["workerTemplate"],
-                                        "properties": {
-                                            "size": {"type": "integer", "default": 1},
-                                            "restartPolicy": {"type": "string"},
-                                            "leaderTemplate": _ANYTHING,
-                                            "workerTemplate": _ANYTHING,
-                                        },
-                                    },
-                                },
-                            },
-                            "status": _ANYTHING,
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -106,22 +54,15 @@ def clean(cluster: Cluster) -> None:
     path = f"/apis/leaderworkerset.x-k8s.io/v1/namespaces/{NAMESPACE}/leaderworkersets"
     for item in cluster.api.get(path)["items"] if cluster.api.exists(path) else ():
         cluster.api.delete(f"{path}/{item['metadata']['name']}")
-    wait_until("no LeaderWorkerSet", lambda: not cluster.api.exists(path) or not cluster.api.get(path)["items"], 240)
+    wait_until("no LeaderWorkerSet", lambda: not cluster.api.exists(path) or not cluster.api.get(path)["items"])
     cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--wait=false")
-    wait_until("no pods", lambda: not pods(cluster), 240)
+    wait_until("no pods", lambda: not pods(cluster))
 
 
 @pytest.fixture(scope="module")
-def definition() -> dict[str, Any]:
-    if not FILE.exists():
-        return MINIMAL
-    published: dict[str, Any] = yaml.safe_load(FILE.read_text())
-    return published
-
-
-@pytest.fixture(scope="module")
-def served(api_server: Cluster, kubeconfig: Path, definition: dict[str, Any]) -> Iterator[None]:
+def served(api_server: Cluster, kubeconfig: Path, lws: Binaries) -> Iterator[None]:
     """From the first test that asks for it on: the garbage collector needs its time to know a new definition."""
+    definition = leaderworkersets.definition(lws)
     api_server.install_crds([definition])
     yield
     clean(api_server)
@@ -130,10 +71,12 @@ def served(api_server: Cluster, kubeconfig: Path, definition: dict[str, Any]) ->
     wait_until("no definition", lambda: not api_server.api.exists(path))
 
 
-@pytest.fixture
-def controller(api_server: Cluster, kubeconfig: Path, served: None) -> Iterator[GroupController]:
-    with GroupController(api_server, NAMESPACE) as running:
-        yield running
+@pytest.fixture(scope="module")
+def controller(
+    api_server: Cluster, served: None, lws: Binaries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    with leaderworkersets.controller(api_server, lws, tmp_path_factory.mktemp("lws")) as log:
+        yield log
 
 
 def pods(cluster: Cluster) -> list[dict[str, Any]]:
@@ -175,15 +118,14 @@ def ready(cluster: Cluster, replicas: int) -> bool:
 
 
 def sets(cluster: Cluster) -> dict[str, int]:
-    items = cluster.get("leaderworkersets.leaderworkerset.x-k8s.io", "-n", NAMESPACE)["items"]
+    items = cluster.get(leaderworkersets.SETS, "-n", NAMESPACE)["items"]
     return {item["metadata"]["name"]: item["spec"]["replicas"] for item in items}
 
 
 def test_an_api_that_is_not_served_is_named_until_it_comes(
-    api_server: Cluster, operator: OperatorProcess, definition: dict[str, Any], request: pytest.FixtureRequest
+    api_server: Cluster, operator: OperatorProcess, request: pytest.FixtureRequest
 ):
-    path = f"{CRDS}/{definition['metadata']['name']}"
-    assert not api_server.api.exists(path)
+    assert not api_server.api.exists(f"{CRDS}/{leaderworkersets.SETS}")
     api_server.apply([pool()])
 
     def named() -> bool:
@@ -193,48 +135,43 @@ def test_an_api_that_is_not_served_is_named_until_it_comes(
     wait_until("the condition", named)
     kinds = "deployments,services,poddisruptionbudgets,networkpolicies,pods"
     assert not api_server.get(kinds, "-n", NAMESPACE, "-l", "trimtab.dev/pool=low")["items"]
-    request.getfixturevalue("served")
-    with GroupController(api_server, NAMESPACE):
-        wait_until("a replica", lambda: ready(api_server, 1), 300)
+    request.getfixturevalue("controller")
+    wait_until("a replica", lambda: ready(api_server, 1))
 
 
-def test_groups_live_roll_out_drain_and_end(
-    api_server: Cluster, operator: OperatorProcess, controller: GroupController
-):
+def test_groups_live_roll_out_drain_and_end(api_server: Cluster, operator: OperatorProcess, controller: Path):
     with GpuWatch(api_server, NAMESPACE) as watch:
         api_server.apply([policy(6), pool()])
-        wait_until("a group", lambda: ready(api_server, 1), 240)
+        wait_until("a group", lambda: ready(api_server, 1))
         (name,) = sets(api_server)
-        made = api_server.get("leaderworkersets.leaderworkerset.x-k8s.io", name, "-n", NAMESPACE)["spec"]
+        made = api_server.get(leaderworkersets.SETS, name, "-n", NAMESPACE)["spec"]
         assert made["leaderWorkerTemplate"]["size"] == 2
         assert made["leaderWorkerTemplate"]["restartPolicy"] == "RecreateGroupOnPodRestart"
         led = api_server.get("endpointslices", "-n", NAMESPACE, "-l", "kubernetes.io/service-name=low-engine")["items"]
         targets = [endpoint["targetRef"]["name"] for item in led for endpoint in item.get("endpoints") or []]
         assert targets == [f"{name}-0"], "the Service leads to the leader alone"
         edit(api_server, {"recipe": {"preset": "throughput"}})
-        wait_until("the end of the roll-out", lambda: ready(api_server, 1), 300)
+        wait_until("the end of the roll-out", lambda: ready(api_server, 1))
         assert sets(api_server)[name] == 0
         assert watch.is_alive
     assert 2 < watch.peak <= 6, "a new group came first, within the budget"
 
 
-def test_a_policy_scales_groups_within_its_budget(
-    api_server: Cluster, operator: OperatorProcess, controller: GroupController
-):
+def test_a_policy_scales_groups_within_its_budget(api_server: Cluster, operator: OperatorProcess, controller: Path):
     """Without measurements it starts `replicas`, as far as the budget goes: two groups of two GPUs, not three."""
     with GpuWatch(api_server, NAMESPACE) as watch:
         scaling = {"minReplicas": 2, "maxReplicas": 3}
         api_server.apply([policy(5, "Apply"), pool(spec__replicas=3, spec__scaling=scaling)])
-        wait_until("two groups", lambda: ready(api_server, 2), 240)
+        wait_until("two groups", lambda: ready(api_server, 2))
         assert watch.is_alive
     assert watch.peak == 4
 
 
 def test_the_last_group_drains_and_its_gpus_count_until_all_of_it_is_gone(
-    api_server: Cluster, operator: OperatorProcess, controller: GroupController
+    api_server: Cluster, operator: OperatorProcess, controller: Path
 ):
     api_server.apply([pool(spec__replicas=2, spec__drain={"deadlineSeconds": 15})])
-    wait_until("two groups", lambda: ready(api_server, 2), 240)
+    wait_until("two groups", lambda: ready(api_server, 2))
     api_server.kubectl("scale", "tpool/low", "-n", NAMESPACE, "--replicas=1")
 
     def drains() -> bool:
@@ -243,7 +180,7 @@ def test_the_last_group_drains_and_its_gpus_count_until_all_of_it_is_gone(
 
     wait_until("a drain of the whole last group", drains)
     assert status(api_server)["gpus"] == 4
-    wait_until("one group", lambda: ready(api_server, 1), 240)
+    wait_until("one group", lambda: ready(api_server, 1))
     assert [groups.index_of(pod) for pod in pods(api_server)] == [0, 0]
     api_server.kubectl("delete", "tpool", "low", "-n", NAMESPACE, "--timeout=300s")
-    wait_until("no LeaderWorkerSet", lambda: not sets(api_server), 240)
+    wait_until("no LeaderWorkerSet", lambda: not sets(api_server))

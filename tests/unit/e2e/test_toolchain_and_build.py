@@ -8,6 +8,7 @@ import pytest
 from testcluster import toolchain
 from testcluster.build import (
     KWOK_STAGES,
+    LWS_CRD,
     PART_OF,
     PARTS,
     Part,
@@ -161,7 +162,8 @@ def test_prometheus_counts_its_releases_in_its_own_way(module: str, version: str
 def test_every_program_belongs_to_one_part():
     assert PART_OF["kube-apiserver"] == "k8s"
     assert PART_OF[KWOK_STAGES] == PART_OF["kwok"] == "tools"
-    assert len(PART_OF) == sum(len(p.programs) for p in PARTS.values()) + 1
+    assert PART_OF[LWS_CRD] == PART_OF["lws"] == "lws"
+    assert len(PART_OF) == sum(len(p.programs) for p in PARTS.values()) + 2
 
 
 def test_a_part_without_a_version_module_reports_none():
