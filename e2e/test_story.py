@@ -311,7 +311,7 @@ def test_a_policy_over_its_budget_is_refused_with_the_fix(story: Story) -> None:
 def test_nothing_is_written_while_nothing_happens(story: Story) -> None:
     wait_until("the fleet rests", lambda: not _writes_during(story, 20))
     # Something happens where the machine pauses, and what rested for a moment may have waited: other windows tell.
-    wait_until("five minutes without a write", lambda: not _writes_during(story, STEADY_SECONDS))
+    wait_until("five minutes without a write", lambda: not _writes_during(story, STEADY_SECONDS), 1500)
 
 
 def _writes_during(story: Story, seconds: float) -> list[str]:
