@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.badinputs import BAD_INPUTS, BadInput
+from support.badinput import BadInput
+from support.badinputs import BAD_INPUTS
 from support.manifests import Manifest, changed, policy_manifest, pool_manifest, shape, tier
 from testcluster.api import Api, ApiError
 from testcluster.cluster import Cluster

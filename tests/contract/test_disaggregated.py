@@ -1,7 +1,7 @@
 """A prompt read by one engine and answered by another: a real router process between two simulated engines.
 
 That the engines' flags are vLLM's is shown in test_recipes_vllm.py, and that it takes the same requests in
-test_engine_contract.py.
+tests/contract/engine.
 """
 
 import json

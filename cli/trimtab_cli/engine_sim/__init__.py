@@ -1,7 +1,7 @@
 """A simulated vLLM: its API, errors, metrics and timing without a model or a GPU (`trimtab engine-sim MODEL ...`).
 
 It takes the argv of `vllm serve`, answers with deterministic pseudo-words and spends the time that the capacity model
-(`trimtab_crds.capacity`) predicts. It is held to the real engine by `tests/contract/test_engine_contract.py`.
+(`trimtab_crds.capacity`) predicts. It is held to the real engine by `tests/contract/engine`.
 """
 
 from collections.abc import Sequence

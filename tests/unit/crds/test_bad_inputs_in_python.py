@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from support.badinputs import BAD_INPUTS, BROKEN_RULES, BadInput
+from support.badinput import BadInput
+from support.badinputs import BAD_INPUTS
+from support.brokenrules import BROKEN_RULES
 from support.manifests import policy_manifest, pool_manifest, shape, tier
 from trimtab_crds.inferencepool import InferencePool, InferencePoolSpec
 from trimtab_crds.load import SpecInvalid, load
