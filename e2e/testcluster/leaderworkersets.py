@@ -39,8 +39,8 @@ def definition(binaries: Binaries) -> dict[str, Any]:
 
 
 @contextmanager
-def controller(cluster: Cluster, binaries: Binaries, folder: Path) -> Iterator[Path]:
-    """The controller for as long as it is used; its definition must be served. Yields its log."""
+def controller(cluster: Cluster, binaries: Binaries, folder: Path) -> Iterator[None]:
+    """The controller for as long as it is used; its definition must be served. StartError where it does not start."""
     port, probes = free_ports(2)
     pki = Pki(folder / "certificates")
     pki.issue_server("tls", ["IP:127.0.0.1"])
@@ -54,7 +54,7 @@ def controller(cluster: Cluster, binaries: Binaries, folder: Path) -> Iterator[P
         processes.wait_ready("lws", lambda: _serves(f"https://127.0.0.1:{port}/validate--v1-pod", pki["ca.crt"]))
         for path, hook in hooks.items():
             cluster.api.apply(path, hook)
-        yield processes.log("lws")
+        yield
     finally:
         for path in hooks:
             if cluster.api.exists(path):

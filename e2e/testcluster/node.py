@@ -85,7 +85,7 @@ class Node:
         finally:
             os.close(lock)  # init holds it on
         self._connect()
-        self._processes.wait_ready("node", (self.folder / "ready").exists, 120)
+        self._processes.wait_ready("node", (self.folder / "ready").exists)
         pause = Image.of_program(PAUSE_IMAGE, self.binaries.path("pause"), self.folder / "pause.tar")
         self.import_image(pause)
         self._announce(gpus, labels or {})

@@ -122,7 +122,7 @@ class Processes:
         entry = _read(self._record).get(name)
         return entry is not None and _runs(entry)
 
-    def wait_ready(self, name: str, check: Callable[[], Any], timeout_seconds: float = 90) -> None:
+    def wait_ready(self, name: str, check: Callable[[], Any], timeout_seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until `check` is true; StartError with the log's end when the server ends or stays silent."""
 
         def ready_or_dead() -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from testcluster.controlplane import free_ports
 from testcluster.fetching import fetch
-from testcluster.processes import Processes, wait_until
+from testcluster.processes import PATIENCE_SECONDS, Processes, wait_until
 
 IN_CLUSTER_URL = "http://prometheus.monitoring.svc:9090"
 """Where pods reach the test cluster's Prometheus, whichever cluster it is."""
@@ -51,7 +51,7 @@ class Prometheus:
         """Whether it answers."""
         return bool(self.fetch("/api/v1/status/buildinfo")["status"] == "success")
 
-    def wait_up(self, job: str, count: int = 1, timeout_seconds: float = 60) -> None:
+    def wait_up(self, job: str, count: int = 1, timeout_seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until `count` targets of a job are up: the first scrape comes seconds after the start."""
         expression = f'sum(up{{job="{job}"}})'
         what = f"{count} targets of job {job!r} up"
@@ -101,7 +101,7 @@ def on_loopback(program: Path, state: Path, config: Mapping[str, Any]) -> Iterat
     processes.start("prometheus", command(program, folder, f"127.0.0.1:{port}"))
     try:
         server = Prometheus.at(f"http://127.0.0.1:{port}")
-        processes.wait_ready("prometheus", server.ready, 30)
+        processes.wait_ready("prometheus", server.ready)
         yield server
     finally:
         processes.stop("prometheus")

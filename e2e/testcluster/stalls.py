@@ -18,7 +18,7 @@ _TICKS_STOLEN = 7
 
 @dataclass
 class Stalls:
-    """What was seen so far. `late`: (clock, seconds) of each sleep that took too long; the rest in seconds."""
+    """What was seen so far. `late`: (clock, seconds too long) of each late sample; the rest in seconds."""
 
     late: list[tuple[str, float]] = field(default_factory=list)
     stolen_seconds: float = 0.0
@@ -29,8 +29,8 @@ class Stalls:
         self.seconds += seconds
         if stolen_share > STOLEN_SHARE:
             self.stolen_seconds += seconds
-        if seconds > SAMPLE_SECONDS + LATE_SECONDS:
-            self.late.append((clock, seconds))
+        if (late := seconds - SAMPLE_SECONDS) > LATE_SECONDS:
+            self.late.append((clock, late))
 
     def __str__(self) -> str:
         """One line for the end of a log."""
@@ -57,7 +57,12 @@ def ticks() -> list[int]:
 def main() -> None:
     """Sample until SIGTERM, then print."""
     seen = Stalls()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(print(seen)))
+
+    def end(*_: object) -> None:
+        print(seen)
+        sys.exit()
+
+    signal.signal(signal.SIGTERM, end)
     before, since = ticks(), time.monotonic()
     while True:
         time.sleep(SAMPLE_SECONDS)

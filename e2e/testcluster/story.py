@@ -96,7 +96,7 @@ class NodeCluster(StoryCluster):
         program = provide.prometheus(self._progress)
         processes = self.machine.spawn("prometheus", command(program, folder, f"{NODE_IP}:{PORT}"))
         server = Prometheus.at(f"http://{NODE_IP}:{PORT}")
-        processes.wait_ready("prometheus", server.ready, 60)
+        processes.wait_ready("prometheus", server.ready)
         self.apply(service_to(NODE_IP))
         return server
 
@@ -163,7 +163,7 @@ class ForeignCluster(StoryCluster):
         self.apply([{"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": config}])
         rollout = ("-n", NAMESPACE, "rollout")
         self.kubectl(*rollout, "restart", "deployment/prometheus")
-        self.kubectl(*rollout, "status", "deployment/prometheus", "--timeout=300s", timeout_seconds=200)
+        self.kubectl(*rollout, "status", "deployment/prometheus", "--timeout=300s")
         proxy = f"/api/v1/namespaces/{NAMESPACE}/services/prometheus:{PORT}/proxy"
         server = Prometheus(IN_CLUSTER_URL, lambda path: self.api.get(proxy + path))
         wait_until("Prometheus", server.ready)
@@ -178,7 +178,7 @@ class ForeignCluster(StoryCluster):
         argv = [str(self.program("kubectl")), f"--kubeconfig={self.kubeconfig}", "-n", namespace, "port-forward"]
         processes.start(name, [*argv, f"service/{service}", f"{local}:{port}"])
         try:
-            processes.wait_ready(name, partial(accepts, local), 30)
+            processes.wait_ready(name, partial(accepts, local))
             yield f"http://127.0.0.1:{local}"
         finally:
             processes.stop(name)

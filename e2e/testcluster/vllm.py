@@ -293,7 +293,7 @@ def serve(
     started = time.monotonic()
     child = processes.start(name, argv, env=whole)
     try:
-        processes.wait_ready(name, partial(answers, f"{url}/health"), timeout_seconds=400)
+        processes.wait_ready(name, partial(answers, f"{url}/health"))
         progress(f"  vllm serve answers after {time.monotonic() - started:.0f} s")
         yield VllmServer(url, SERVED_NAME, processes.log(name), child.pid)
     finally:

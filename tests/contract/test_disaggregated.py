@@ -7,7 +7,6 @@ tests/contract/engine.
 import json
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +19,7 @@ from support.exposition import Exposition
 from support.manifests import pool_manifest
 from support.routers import RouterProcess, router_process
 from support.sse import DONE, events, joined
-from testcluster.processes import PATIENCE_SECONDS
+from testcluster.processes import PATIENCE_SECONDS, wait_until
 from trimtab_crds.inferencepool import InferencePool
 from trimtab_operator.core.recipe import resolve
 
@@ -100,13 +99,6 @@ def risen(running: SimulatedEngine, before: dict[str, float]) -> dict[str, float
     return {name: value - before[name] for name, value in sources(running).items()}
 
 
-def wait_for(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
 def test_the_prompt_is_computed_by_the_reader_alone(engines, router):
     reader, answerer = engines
     before = sources(reader), sources(answerer)
@@ -161,7 +153,7 @@ def test_the_router_counts_what_it_divides(router):
     ask(router.url, "five " + PROMPT)
     response = ask(router.url, "six " + PROMPT, n=2, temperature=0.5)
     assert response.headers["x-trimtab-prefill"] == "none; because=n"
-    wait_for(lambda: counted("Read") >= 1 and counted("Undivided") == 1, "workers report every second")
+    wait_until("the report of the workers", lambda: counted("Read") >= 1 and counted("Undivided") == 1)
 
 
 def test_a_reader_that_dies_costs_time_and_no_answer(engines):
@@ -209,7 +201,7 @@ def test_the_reader_stops_when_the_client_leaves(engines):
             return scrape(slow).value("vllm:num_requests_running")
 
         leave_early(router.url, asked("eleven " + PROMPT), lambda: running() == 1)
-        wait_for(lambda: running() == 0, "the reader still reads for nobody")
+        wait_until("the end of reading for nobody", lambda: running() == 0)
 
 
 def leave_early(url: str, body: dict[str, Any], when: Callable[[], bool]) -> None:
@@ -221,4 +213,4 @@ def leave_early(url: str, body: dict[str, Any], when: Callable[[], bool]) -> Non
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\n\r\n%b" % (len(raw), raw)
         )
-        wait_for(when, "the request never arrived")
+        wait_until("the request at the reader", when)

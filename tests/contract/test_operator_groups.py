@@ -11,7 +11,7 @@ import pytest
 
 from story.gpuwatch import GpuWatch
 from support.manifests import H100, kwok_pool, policy_manifest, tier
-from support.operatorprocess import OperatorProcess, account
+from support.operatorprocess import OperatorProcess, account, forget
 from testcluster import leaderworkersets
 from testcluster.binaries import Binaries
 from testcluster.cluster import CRDS, Cluster
@@ -45,12 +45,7 @@ def operator(kubeconfig: Path, tmp_path: Path) -> Iterator[OperatorProcess]:
 
 def clean(cluster: Cluster) -> None:
     """No pool, and nothing of one: without the definition the garbage collector would not know whose pods they are."""
-    cluster.kubectl("delete", "tpolicy,tpool", "--all", "-n", NAMESPACE, "--wait=false")
-    finalizers = {"metadata": {"finalizers": None}}
-    for plural in ("routingpolicies", "inferencepools"):
-        path = f"/apis/trimtab.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}"
-        for item in cluster.api.get(path)["items"]:
-            cluster.api.merge(f"{path}/{item['metadata']['name']}", finalizers)
+    forget(cluster, NAMESPACE)
     path = f"/apis/leaderworkerset.x-k8s.io/v1/namespaces/{NAMESPACE}/leaderworkersets"
     for item in cluster.api.get(path)["items"] if cluster.api.exists(path) else ():
         cluster.api.delete(f"{path}/{item['metadata']['name']}")
@@ -74,9 +69,9 @@ def served(api_server: Cluster, kubeconfig: Path, lws: Binaries) -> Iterator[Non
 @pytest.fixture(scope="module")
 def controller(
     api_server: Cluster, served: None, lws: Binaries, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    with leaderworkersets.controller(api_server, lws, tmp_path_factory.mktemp("lws")) as log:
-        yield log
+) -> Iterator[None]:
+    with leaderworkersets.controller(api_server, lws, tmp_path_factory.mktemp("lws")):
+        yield
 
 
 def pods(cluster: Cluster) -> list[dict[str, Any]]:
@@ -139,7 +134,8 @@ def test_an_api_that_is_not_served_is_named_until_it_comes(
     wait_until("a replica", lambda: ready(api_server, 1))
 
 
-def test_groups_live_roll_out_drain_and_end(api_server: Cluster, operator: OperatorProcess, controller: Path):
+@pytest.mark.usefixtures("controller")
+def test_groups_live_roll_out_drain_and_end(api_server: Cluster, operator: OperatorProcess):
     with GpuWatch(api_server, NAMESPACE) as watch:
         api_server.apply([policy(6), pool()])
         wait_until("a group", lambda: ready(api_server, 1))
@@ -157,7 +153,8 @@ def test_groups_live_roll_out_drain_and_end(api_server: Cluster, operator: Opera
     assert 2 < watch.peak <= 6, "a new group came first, within the budget"
 
 
-def test_a_policy_scales_groups_within_its_budget(api_server: Cluster, operator: OperatorProcess, controller: Path):
+@pytest.mark.usefixtures("controller")
+def test_a_policy_scales_groups_within_its_budget(api_server: Cluster, operator: OperatorProcess):
     """Without measurements it starts `replicas`, as far as the budget goes: two groups of two GPUs, not three."""
     with GpuWatch(api_server, NAMESPACE) as watch:
         scaling = {"minReplicas": 2, "maxReplicas": 3}
@@ -167,8 +164,9 @@ def test_a_policy_scales_groups_within_its_budget(api_server: Cluster, operator:
     assert watch.peak == 4
 
 
+@pytest.mark.usefixtures("controller")
 def test_the_last_group_drains_and_its_gpus_count_until_all_of_it_is_gone(
-    api_server: Cluster, operator: OperatorProcess, controller: Path
+    api_server: Cluster, operator: OperatorProcess
 ):
     api_server.apply([pool(spec__replicas=2, spec__drain={"deadlineSeconds": 15})])
     wait_until("two groups", lambda: ready(api_server, 2))

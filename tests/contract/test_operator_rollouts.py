@@ -8,7 +8,7 @@ import pytest
 
 from story.gpuwatch import GpuWatch
 from support.manifests import H100, kwok_pool, policy_manifest, tier
-from support.operatorprocess import OperatorProcess, account
+from support.operatorprocess import OperatorProcess, account, forget
 from testcluster.cluster import Cluster
 from testcluster.processes import wait_until
 
@@ -27,12 +27,7 @@ def kubeconfig(api_server: Cluster) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _clean(api_server: Cluster, kubeconfig: Path) -> Iterator[None]:
     yield
-    api_server.kubectl("delete", "tpolicy,tpool", "--all", "-n", NAMESPACE, "--wait=false")
-    finalizers = {"metadata": {"finalizers": None}}
-    for plural in ("routingpolicies", "inferencepools"):
-        path = f"/apis/trimtab.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}"
-        for item in api_server.api.get(path)["items"]:
-            api_server.api.merge(f"{path}/{item['metadata']['name']}", finalizers)
+    forget(api_server, NAMESPACE)
     wait_until("no pods", lambda: not engine_pods(api_server))
 
 

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import httpx
 
 from support.engines import free_port
-from testcluster.processes import PATIENCE_SECONDS
+from testcluster import processes
 
 STOP_SECONDS = 30
 
@@ -94,8 +93,7 @@ def router_process(content: Mapping[str, Any] | str, *flags: str, ready: bool = 
 
 def wait_until(happened: Any, otherwise: Any = lambda: "it did not happen") -> None:
     """Polls until `happened()`; fails with the text of `otherwise()`."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        if time.monotonic() > deadline:
-            raise AssertionError(otherwise())
-        time.sleep(0.05)
+    try:
+        processes.wait_until("it", happened, every_seconds=0.05)
+    except TimeoutError:
+        raise AssertionError(otherwise()) from None

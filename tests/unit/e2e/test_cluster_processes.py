@@ -12,6 +12,7 @@ import pytest
 from testcluster.errors import StartError
 from testcluster.processes import (
     RECORD,
+    URGENT,
     Processes,
     direct_environment,
     recorded,
@@ -120,3 +121,16 @@ def test_servers_of_tests_get_no_proxy(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://192.0.2.1:3128")
     monkeypatch.setenv("no_proxy", "example.org")
     assert not [name for name in direct_environment() if name.lower().endswith("_proxy")]
+
+
+def test_an_urgent_server_comes_first_in_groups_by_session_too(tmp_path: Path):
+    processes = Processes(tmp_path)
+    child = processes.start("urgent", ["sleep", "60"], urgent=True)
+    try:
+        privileged = os.geteuid() == 0
+        wait_until("its niceness", lambda: os.getpriority(os.PRIO_PROCESS, child.pid) == (URGENT if privileged else 0))
+        group = Path(f"/proc/{child.pid}/autogroup")
+        if group.exists():
+            assert group.read_text().endswith(f" nice {URGENT if privileged else 0}\n")
+    finally:
+        processes.stop_all()
